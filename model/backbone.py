@@ -1,0 +1,375 @@
+"""The door to open_clip: any of its models as two towers, frames -> embeddings and token ids -> embeddings per word.
+
+Letters: N frames, T texts, W words, D embedding width, S image side. Embeddings are raw, not normalised.
+This is the only file that imports open_clip; it translates that library's failures into ours.
+Source: CLIP, arXiv:2103.00020; the per-word projection follows X-CLIP, arXiv:2207.07285, section 3.1.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import urllib.request
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import huggingface_hub
+import open_clip
+import torch
+from open_clip.factory import PreprocessCfg, load_checkpoint, merge_preprocess_dict
+from open_clip.pretrained import download_pretrained
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.transformer import text_global_pool
+from torch import Tensor, nn
+
+from model.errors import CheckpointMismatch, ShapeError, TokenizerUnavailable, UnknownModel, WeightsUnavailable
+from model.preprocess import Preprocess
+from model.tokenizer import BpeTokenizer, Pieces, Tokenizer, TransformersTokenizer, merges_archive
+
+log = logging.getLogger(__name__)
+
+REACH_TIMEOUT_S = 3.0
+OFFLINE_HINT = (
+    "On a machine with internet, download the weights and name the file as ARCH/path/to/weights; "
+    "or set VIDGRAIN_MODEL=tiny for the bundled model."
+)
+
+
+class Backbone(nn.Module):
+    """Two towers with one embedding space. `clip` is the open_clip module, so state dict names are `clip.` + its own.
+
+    model_cfg: the open_clip configuration it was built from; merges_path: its own merges file, None for CLIP's.
+    """
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        model_cfg: dict[str, Any],
+        preprocess: Preprocess,
+        tokenizer: Tokenizer,
+        merges_path: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.clip = clip
+        self.model_cfg = model_cfg
+        self.preprocess = preprocess
+        self.tokenizer = tokenizer
+        self.merges_path = merges_path
+        self.embed_dim = int(model_cfg["embed_dim"])
+        self.context_length = int(model_cfg["text_cfg"].get("context_length", 77))
+
+    @property
+    def image_size(self) -> int:
+        """S, in pixels."""
+        return self.preprocess.image_size
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The natural logarithm of the temperature's inverse, a learnt scalar."""
+        scale: Tensor = self._towers.logit_scale
+        return scale
+
+    def encode_frames(self, pixels: Tensor) -> Tensor:
+        """(N, 3, S, S) normalised pixels -> (N, D)."""
+        embeddings: Tensor = self._towers.encode_image(pixels, normalize=False)
+        return embeddings
+
+    def encode_words(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(T, W) token ids -> sentence (T, D) and words (T, W, D), padding included.
+
+        Every position passes the tower's own final norm and projection; the sentence is pooled as the tower does it.
+        W may be below the context length: a causal tower then skips the rest, which changes nothing; any other sees
+        its own padding up to the full context. Raises: ShapeError if W exceeds the context length.
+        """
+        num_words = ids.shape[-1]
+        if ids.ndim != 2 or num_words > self.context_length:
+            raise ShapeError(f"token ids are {tuple(ids.shape)}; (T, W) with W <= {self.context_length} is needed")
+        tower = self._text_tower
+        if hasattr(tower, "proj"):
+            return self._words_of_transformers(tower, self._padded(ids), num_words)
+        if getattr(tower, "cls_emb", None) is not None:
+            sentence, tokens = tower(self._padded(ids))
+            return sentence, _project(tower, tower.ln_final(tokens[:, :num_words]))
+        pooling = str(getattr(tower, "text_pool_type", None) or tower.pool_type)
+        is_sliced = tower.attn_mask is not None and pooling != "last"
+        ids = ids if is_sliced else self._padded(ids)
+        words = _project(tower, _hidden(tower, ids))
+        end_id = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
+        return text_global_pool(words, ids, pooling, eos_token_id=end_id), words[:, :num_words]
+
+    def tokenize(self, texts: Sequence[str], num_words: int) -> tuple[Tensor, Tensor, Pieces]:
+        """Sentences -> ids (T, W) int64, mask (T, W) bool, readable pieces; what does not fit in W tokens is cut.
+
+        W counts the start and end tokens and the mask holds from start to end; pieces are the tokens in between.
+        Raises: ShapeError if W is below 3 or above the context length.
+        """
+        if not 3 <= num_words <= self.context_length:
+            raise ShapeError(f"{num_words} words asked; the text tower takes 3 to {self.context_length}")
+        return self.tokenizer(texts, num_words)
+
+    @property
+    def _towers(self) -> Any:
+        return self.clip
+
+    @property
+    def _text_tower(self) -> Any:
+        return getattr(self.clip, "text", self.clip)
+
+    def _padded(self, ids: Tensor) -> Tensor:
+        missing = self.context_length - ids.shape[-1]
+        return nn.functional.pad(ids, (0, missing), value=self.tokenizer.pad_id)
+
+    def _words_of_transformers(self, tower: Any, ids: Tensor, num_words: int) -> tuple[Tensor, Tensor]:
+        """A text tower of the transformers library gives its tokens unprojected, a class token at the head left out."""
+        tower.output_tokens = True
+        sentence, tokens = tower(ids)
+        words = tower.proj(tokens)
+        if words.shape[1] < ids.shape[1]:
+            words = torch.cat([sentence[:, None], words], dim=1)
+        return sentence, words[:, :num_words]
+
+
+def architectures() -> list[str]:
+    """The names that open_clip can build."""
+    return list(open_clip.list_models())
+
+
+def weight_tags(architecture: str) -> list[str]:
+    """The tags of published weights of an architecture."""
+    return list(open_clip.list_pretrained_tags_by_model(architecture))
+
+
+def build_backbone(
+    architecture: str | Mapping[str, Any],
+    *,
+    weights: Path | str | None = None,
+    merges: Path | None = None,
+    preprocess: Preprocess | None = None,
+) -> Backbone:
+    """Build towers, tokenizer and preprocessing; float32 on the CPU, in eval mode.
+
+    architecture: a name of open_clip, or a model configuration of its format. weights: a tag of published weights
+    (a str), a file (a Path), or None for random ones. merges: a byte-pair vocabulary of one's own.
+    preprocess: overrides what the configuration and the weights say.
+    Raises: UnknownModel, TokenizerUnavailable, WeightsUnavailable, CheckpointMismatch.
+    """
+    if isinstance(architecture, str):
+        found = open_clip.get_model_config(architecture) if architecture in architectures() else None
+        if found is None:
+            raise UnknownModel(f"open_clip has no architecture {architecture!r}.", "Its names look like ViT-B-32.")
+        model_cfg, published = found, _published(architecture, weights) if isinstance(weights, str) else {}
+    else:
+        model_cfg, published = deepcopy(dict(architecture)), {}
+        if isinstance(weights, str):
+            raise UnknownModel(f"weights {weights!r} are a tag, and a configuration has none.")
+    tokenizer = _build_tokenizer(model_cfg, merges)
+    file = _fetch(architecture, weights, published) if isinstance(weights, str) else weights
+    clip = _build_clip(model_cfg)
+    if file is not None:
+        _load_weights(clip, file)
+    _warn_of_activation(model_cfg, architecture, weights, published)
+    if isinstance(architecture, str) and not published:
+        published = _agreed_preprocess(architecture)
+    chosen = preprocess or _preprocess_of(clip, published)
+    return Backbone(clip.float().eval(), model_cfg, chosen, tokenizer, merges)
+
+
+def bpe_tokenizer(merges: Path | None = None, **options: Any) -> BpeTokenizer:
+    """CLIP's tokenizer, or one over a merges file of one's own: 512 byte symbols, the merges, start, end.
+
+    options: open_clip's, such as clean="canonicalize". Raises: TokenizerUnavailable.
+    """
+    archive = {} if merges is None else {"bpe_path": merges_archive(merges)}
+    bpe = SimpleTokenizer(**archive, **options)
+    return BpeTokenizer(
+        encode=bpe.encode,
+        piece=lambda i: bpe.decode([i]).strip(),
+        start_id=bpe.sot_token_id,
+        end_id=bpe.eot_token_id,
+        vocab_size=max(bpe.encoder.values()) + 1,
+    )
+
+
+def _hidden(tower: Any, ids: Tensor) -> Tensor:
+    """(T, n) ids -> (T, n, width) after the final norm; n may be short of the context length."""
+    length = ids.shape[1]
+    dtype = tower.transformer.get_cast_dtype()
+    x = tower.token_embedding(ids).to(dtype) + tower.positional_embedding[:length].to(dtype)
+    mask = tower.attn_mask
+    x = tower.transformer(x, attn_mask=None if mask is None else mask[:length, :length])
+    normed: Tensor = tower.ln_final(x)
+    return normed
+
+
+def _project(tower: Any, hidden: Tensor) -> Tensor:
+    projection = tower.text_projection
+    if projection is None:
+        return hidden
+    projected: Tensor = projection(hidden) if isinstance(projection, nn.Linear) else hidden @ projection
+    return projected
+
+
+def _build_clip(model_cfg: dict[str, Any]) -> nn.Module:
+    arguments = deepcopy(model_cfg)
+    is_custom = arguments.pop("custom_text", False) or "hf_model_name" in arguments["text_cfg"]
+    kind = open_clip.CustomTextCLIP if is_custom else open_clip.CLIP
+    if "multimodal_cfg" in arguments:
+        kind = open_clip.CoCa
+    arguments["vision_cfg"]["timm_model_pretrained"] = False
+    arguments["text_cfg"]["hf_model_pretrained"] = False
+    try:
+        built: nn.Module = kind(**arguments)
+    except (TypeError, KeyError, AssertionError) as error:
+        raise UnknownModel(f"open_clip can't build this model configuration: {error}.") from error
+    except (OSError, RuntimeError, ImportError) as error:
+        raise WeightsUnavailable(f"a tower's configuration can't be had: {error}.", OFFLINE_HINT) from error
+    return built
+
+
+def _warn_of_activation(
+    model_cfg: Mapping[str, Any],
+    architecture: str | Mapping[str, Any],
+    weights: Path | str | None,
+    published: Mapping[str, Any],
+) -> None:
+    """Weights load just as well under the wrong activation and give embeddings that are quietly off: say so."""
+    is_quick = bool(model_cfg.get("quick_gelu", False))
+    wants_quick = bool(published.get("quick_gelu", False)) if published else is_quick or "openai" in str(weights)
+    if wants_quick and not is_quick:
+        log.warning("weights %s expect QuickGELU, use the architecture %s-quickgelu", weights, architecture)
+    elif is_quick and not wants_quick:
+        log.warning("weights %s expect GELU, use the architecture %s without -quickgelu", weights, architecture)
+
+
+def _agreed_preprocess(architecture: str) -> dict[str, Any]:
+    """What all published weights of an architecture say of their pixels, for weights of no tag; else nothing."""
+    names = ("mean", "std", "interpolation", "resize_mode")
+    known = [open_clip.get_pretrained_cfg(architecture, tag) or {} for tag in weight_tags(architecture)]
+    told = [{name: cfg.get(name) for name in names} for cfg in known]
+    return told[0] if told and all(values == told[0] for values in told) else {}
+
+
+def _preprocess_of(clip: Any, published: Mapping[str, Any]) -> Preprocess:
+    merged = merge_preprocess_dict(asdict(PreprocessCfg()), dict(published))
+    size = getattr(clip.visual, "image_size", merged["size"])
+    height, width = size if isinstance(size, (tuple, list)) else (size, size)
+    if height != width:
+        raise UnknownModel(f"the image tower takes {height} x {width} pixels; only square ones are served.")
+    return Preprocess(
+        image_size=int(height),
+        mean=tuple(merged["mean"]),
+        std=tuple(merged["std"]),
+        interpolation="bilinear" if merged["interpolation"] == "bilinear" else "bicubic",
+        resize_mode=merged["resize_mode"] or "shortest",
+        fill_color=int(merged["fill_color"]),
+    )
+
+
+def _build_tokenizer(model_cfg: Mapping[str, Any], merges: Path | None) -> Tokenizer:
+    text_cfg = model_cfg["text_cfg"]
+    # a reduction mask drops words of long texts at random: of use in training open_clip's way only
+    options = {k: v for k, v in text_cfg.get("tokenizer_kwargs", {}).items() if k != "reduction_mask"}
+    named = text_cfg.get("hf_tokenizer_name")
+    if named and merges is None:
+        return _transformers_tokenizer(text_cfg, named, options)
+    tokenizer = bpe_tokenizer(merges, **options)
+    room = int(text_cfg.get("vocab_size", 49408))
+    if tokenizer.vocab_size > room:
+        raise TokenizerUnavailable(
+            f"the vocabulary has {tokenizer.vocab_size} tokens and the text tower room for {room}."
+        )
+    return tokenizer
+
+
+def _transformers_tokenizer(text_cfg: Mapping[str, Any], named: str, options: dict[str, Any]) -> Tokenizer:
+    hint = (
+        "Install the transformers package and fetch the tokenizer once on a machine with internet, choose an "
+        "architecture with CLIP's own tokenizer (ViT-B-32-quickgelu), or set VIDGRAIN_MODEL=tiny."
+    )
+    mode = text_cfg.get("tokenizer_mode")
+    if mode:
+        raise TokenizerUnavailable(f"the tokenizer {named} works in mode {mode!r}, which isn't served.", hint)
+    if not _is_reachable(huggingface_hub.constants.ENDPOINT):
+        options = {**options, "local_files_only": True}
+    try:
+        wrapper = HFTokenizer(named, context_length=text_cfg.get("context_length", 77), **options)
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
+        raise TokenizerUnavailable(f"the tokenizer {named} can't be had here: {error}.", hint) from error
+    return TransformersTokenizer(wrapper, wrapper.tokenizer)
+
+
+def _published(architecture: str, tag: str) -> dict[str, Any]:
+    """What open_clip knows of published weights: where they are, and their preprocessing."""
+    known = open_clip.get_pretrained_cfg(architecture, tag)
+    if not known:
+        tags = ", ".join(weight_tags(architecture)) or "none"
+        raise UnknownModel(f"{architecture} has no published weights {tag!r}.", f"It has: {tags}.")
+    return dict(known)
+
+
+def _fetch(architecture: str | Mapping[str, Any], tag: str, published: Mapping[str, Any]) -> Path:
+    """The weights' file, from the local cache or the network; promptly without either."""
+    message = f"the weights {tag!r} of {architecture} can't be fetched"
+    cached = _cached(str(published.get("hf_hub", "")))
+    if cached is not None:
+        return cached
+    source = huggingface_hub.constants.ENDPOINT if published.get("hf_hub") else str(published.get("url", ""))
+    if not _is_reachable(source):
+        raise WeightsUnavailable(f"{message}: {urlsplit(source).hostname} can't be reached.", OFFLINE_HINT)
+    try:
+        return Path(download_pretrained(dict(published)))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WeightsUnavailable(f"{message}: {error}.", OFFLINE_HINT) from error
+
+
+def _cached(hub_name: str) -> Path | None:
+    """The file of 'org/model/' or 'org/model/file' in the hub's local cache, safetensors first, as open_clip asks."""
+    repo, _, file = hub_name.rpartition("/")
+    if not repo:
+        return None
+    files = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    if file.endswith((".bin", ".pth")):
+        files.insert(0, file[:-4] + ".safetensors")
+    for name in files:
+        found = huggingface_hub.try_to_load_from_cache(repo, name)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def _is_reachable(url: str) -> bool:
+    """Whether the host answers within seconds. Behind a proxy it can't be told, so: yes."""
+    if urllib.request.getproxies():
+        return True
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 443), timeout=REACH_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _load_weights(clip: nn.Module, file: Path) -> None:
+    """Load a state dict in open_clip's or OpenAI's layout; every key must fit."""
+    try:
+        result = load_checkpoint(clip, str(file), strict=False, weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsUnavailable(f"there are no weights at {file}.", OFFLINE_HINT) from error
+    except Exception as error:  # every reader fails in its own way: safetensors, pickle, zip, and load_state_dict
+        if isinstance(error, AssertionError) or "size mismatch" in str(error):
+            raise CheckpointMismatch(f"{file} doesn't fit the architecture: {error}") from error
+        raise WeightsUnavailable(f"the weights at {file} can't be read: {error}.") from error
+    missing, unexpected = (list(result.missing_keys), list(result.unexpected_keys)) if result else ([], [])
+    if missing or unexpected:
+        raise CheckpointMismatch(
+            f"{file} doesn't fit the architecture: {len(missing)} keys missing ({_some(missing)}), "
+            f"{len(unexpected)} unknown ({_some(unexpected)})."
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "none"

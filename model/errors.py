@@ -1,0 +1,74 @@
+"""The root of every error Vidgrain raises on purpose, and those of the model floor.
+
+    VidgrainError
+    └── ModelError
+        ├── UnknownModel            unknown_model           the name is none we can read
+        ├── WeightsUnavailable      weights_unavailable     the name is fine, its weights can't be had here
+        ├── TokenizerUnavailable    tokenizer_unavailable   the architecture's tokenizer can't be had here
+        ├── CheckpointMismatch      checkpoint_mismatch     keys or shapes of a file don't fit the network
+        ├── DeviceUnavailable       device_unavailable      the named device isn't on this machine
+        └── ShapeError              shape_mismatch          tensors that don't belong together
+
+The message names the value that was wrong; the hint names the way out.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class VidgrainError(Exception):
+    """An error with a stable `code` (snake_case), a message and a hint (the way out, may be empty)."""
+
+    code: ClassVar[str] = "internal"
+    is_retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class ModelError(VidgrainError):
+    """Anything wrong with a model: its name, its weights or the tensors given to it."""
+
+    code = "model_error"
+
+
+class UnknownModel(ModelError):
+    """The model's name is none that the registry can read."""
+
+    code = "unknown_model"
+
+
+class WeightsUnavailable(ModelError):
+    """The weights can't be fetched or opened on this machine."""
+
+    code = "weights_unavailable"
+
+
+class TokenizerUnavailable(ModelError):
+    """The tokenizer of an architecture can't be fetched or built on this machine."""
+
+    code = "tokenizer_unavailable"
+
+
+class CheckpointMismatch(ModelError):
+    """A checkpoint's keys or shapes don't fit the network; the message names them."""
+
+    code = "checkpoint_mismatch"
+
+
+class DeviceUnavailable(ModelError):
+    """The device named in the settings isn't on this machine."""
+
+    code = "device_unavailable"
+
+
+class ShapeError(ModelError):
+    """Tensors whose shapes don't belong together."""
+
+    code = "shape_mismatch"

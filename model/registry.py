@@ -1,0 +1,185 @@
+"""A model's name -> the model, assembled: here backbone, temporal encoder, head and weights come together.
+
+Names: "tiny" (bundled), a folder with config.json and model.safetensors, "ARCH/TAG" (weights that open_clip publishes),
+"ARCH/path/to/weights" (a CLIP or an official X-CLIP state dict). It reads no environment variable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.backbone import OFFLINE_HINT, Backbone, architectures, build_backbone, weight_tags
+from model.checkpoint import (
+    CONFIG_FILE,
+    MERGES_FILE,
+    TENSORS_FILE,
+    CheckpointConfig,
+    config_of,
+    config_of_state,
+    load_state,
+    num_positions,
+    read_config,
+    read_state,
+)
+from model.errors import CheckpointMismatch, DeviceUnavailable, UnknownModel, WeightsUnavailable
+from model.preprocess import Preprocess
+from model.spec import fingerprint
+from model.temporal import build_temporal
+from model.types import ModelSpec, VideoTextModel
+from model.video_text_model import XClip, XClipNetwork
+
+log = logging.getLogger(__name__)
+
+TINY_FOLDER = Path(__file__).parent / "tiny"
+DEFAULT_NUM_WORDS = 32
+DEFAULT_NUM_FRAMES = 12
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+NAME_HINT = (
+    "A name is 'tiny', a folder with config.json and model.safetensors, ARCH/TAG such as "
+    "ViT-B-32-quickgelu/openai, or ARCH/path/to/weights."
+)
+
+
+def load_model(name: str, *, device: str = "auto", num_frames: int | None = None) -> VideoTextModel:
+    """Load a model by its name, float32, ready to encode.
+
+    device: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N". num_frames: F of models whose weights
+    don't settle it (default 12).
+    Raises: UnknownModel, WeightsUnavailable, TokenizerUnavailable, CheckpointMismatch, DeviceUnavailable.
+    """
+    chosen = find_device(device)
+    network = load_network(name, num_frames=num_frames)
+    return XClip(network, build_spec(name, network), chosen)
+
+
+def load_network(name: str, *, num_frames: int | None = None) -> XClipNetwork:
+    """The bare network of a name, on the CPU: what training starts from. Raises as load_model, but for the device."""
+    if num_frames is not None and num_frames < 1:
+        raise UnknownModel(f"{num_frames} frame slots were asked for; at least 1 is needed.")
+    folder = TINY_FOLDER if name == "tiny" else Path(name)
+    if (folder / CONFIG_FILE).is_file():
+        return _load_folder(folder, num_frames)
+    if name == "tiny":
+        raise WeightsUnavailable(f"the bundled model is not at {folder}.", "Install the package again.")
+    architecture, _, weights = name.partition("/")
+    if architecture in architectures() and weights:
+        return _load_architecture(architecture, weights, num_frames)
+    if folder.is_dir():
+        raise UnknownModel(f"the folder {name} has no {CONFIG_FILE}.", NAME_HINT)
+    raise UnknownModel(f"there is no model {name!r}.", NAME_HINT)
+
+
+def build_network(
+    config: CheckpointConfig, *, merges: Path | None = None, positions: int | None = None
+) -> XClipNetwork:
+    """A network of random towers with identity mixing. positions: rows of the temporal encoder's position table.
+
+    Raises: UnknownModel, TokenizerUnavailable.
+    """
+    preprocess = Preprocess.from_dict(config.preprocess) if config.preprocess else None
+    return _assemble(build_backbone(config.model_cfg, merges=merges, preprocess=preprocess), config, positions)
+
+
+def build_spec(name: str, network: XClipNetwork) -> ModelSpec:
+    """The spec of a network as it is now, with its fingerprint."""
+    backbone, config = network.backbone, config_of(network)
+    values: dict[str, Any] = {
+        "model_cfg": config.model_cfg,
+        "num_words": config.num_words,
+        "num_frames": config.num_frames,
+        "temporal": asdict(config.temporal),
+        "preprocess": config.preprocess,
+        "merges": hashlib.sha256(backbone.merges_path.read_bytes()).hexdigest() if backbone.merges_path else "clip",
+    }
+    return ModelSpec(
+        name=name,
+        fingerprint=fingerprint(network.state_dict(), values),
+        embed_dim=backbone.embed_dim,
+        num_frames=network.num_frames,
+        num_words=network.num_words,
+        image_size=backbone.image_size,
+        temporal=config.temporal.kind,
+    )
+
+
+def find_device(name: str) -> torch.device:
+    """The torch device of a settings value. Raises: DeviceUnavailable."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceUnavailable(f"{name!r} is no device.", "Use auto, cpu, cuda or cuda:N.") from error
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    is_there = device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < count)
+    if not is_there:
+        raise DeviceUnavailable(f"the device {name!r} isn't here; there are {count} GPUs.", "Use auto or cpu.")
+    return device
+
+
+def _load_folder(folder: Path, num_frames: int | None) -> XClipNetwork:
+    config = read_config(folder)
+    _check_frames(str(folder), config.num_frames, num_frames)
+    state = read_state(folder / TENSORS_FILE)
+    merges = folder / MERGES_FILE
+    network = build_network(config, merges=merges if merges.is_file() else None, positions=num_positions(state))
+    load_state(network, state, str(folder / TENSORS_FILE), is_head_optional=False)
+    return network
+
+
+def _load_architecture(architecture: str, weights: str, num_frames: int | None) -> XClipNetwork:
+    if weights in weight_tags(architecture):
+        return _zero_shot(build_backbone(architecture, weights=weights), num_frames)
+    file = Path(weights)
+    if not file.is_file():
+        if file.suffix in WEIGHT_SUFFIXES or "/" in weights:
+            raise WeightsUnavailable(f"there are no weights at {weights}.", OFFLINE_HINT)
+        tags = ", ".join(weight_tags(architecture)) or "none"
+        raise UnknownModel(f"{architecture} has no published weights {weights!r}.", f"It has: {tags}.")
+    state = read_state(file)
+    if not any(key.startswith("clip.") for key in state):
+        return _zero_shot(build_backbone(architecture, weights=file), num_frames)
+    backbone = build_backbone(architecture)
+    if not backbone.model_cfg.get("quick_gelu", False):
+        log.warning(
+            "official X-CLIP weights expect QuickGELU, and %s has none: use %s-quickgelu", weights, architecture
+        )
+    words = min(DEFAULT_NUM_WORDS, backbone.context_length)
+    config = config_of_state(state, backbone.model_cfg, num_words=words, num_frames=num_frames or DEFAULT_NUM_FRAMES)
+    _check_frames(weights, config.num_frames, num_frames)
+    network = _assemble(backbone, config, num_positions(state))
+    load_state(network, state, weights, is_head_optional=True)
+    return network
+
+
+def _zero_shot(backbone: Backbone, num_frames: int | None) -> XClipNetwork:
+    """Towers alone: mean pooling over time and identity mixing."""
+    config = CheckpointConfig(
+        model_cfg=backbone.model_cfg,
+        num_words=min(DEFAULT_NUM_WORDS, backbone.context_length),
+        num_frames=num_frames or DEFAULT_NUM_FRAMES,
+        preprocess=backbone.preprocess.as_dict(),
+    )
+    return _assemble(backbone, config, None)
+
+
+def _assemble(backbone: Backbone, config: CheckpointConfig, positions: int | None) -> XClipNetwork:
+    temporal = build_temporal(
+        config.temporal.kind,
+        backbone.embed_dim,
+        layers=config.temporal.layers,
+        heads=config.temporal.heads,
+        num_positions=positions or max(backbone.context_length, config.num_frames),
+    )
+    return XClipNetwork(backbone, temporal, config.num_words, config.num_frames)
+
+
+def _check_frames(source: str, fixed: int, asked: int | None) -> None:
+    if asked is not None and asked != fixed:
+        raise CheckpointMismatch(f"{source} has {fixed} frame slots and {asked} were asked for.")

@@ -1,0 +1,115 @@
+"""Sentences -> token ids, the mask of the real ones, and their readable pieces.
+
+Letters: T texts, W words (tokens; the start and end tokens count). Two kinds, one verb: CLIP's byte-pair encoding, and
+a tokenizer of the transformers library wrapped by open_clip. Both are handed in; this file imports neither library.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from model.errors import TokenizerUnavailable
+
+Pieces = tuple[tuple[str, ...], ...]
+
+
+class Tokenizer(Protocol):
+    """What a backbone asks of its tokenizer. `pad_id` fills a sentence up to the width."""
+
+    @property
+    def pad_id(self) -> int: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def __call__(self, texts: Sequence[str], num_words: int) -> tuple[Tensor, Tensor, Pieces]:
+        """ids (T, W) int64, mask (T, W) bool, and per sentence the pieces without start and end tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class BpeTokenizer:
+    """CLIP's tokens: start, lower-cased byte pairs cut to W - 2, end, then id 0. Masks hold from start to end.
+
+    A special token that a text spells out says nothing and is dropped: only the last token may end a sentence.
+    """
+
+    encode: Callable[[str], list[int]]
+    piece: Callable[[int], str]
+    start_id: int
+    end_id: int
+    vocab_size: int
+    pad_id: int = 0
+
+    def __call__(self, texts: Sequence[str], num_words: int) -> tuple[Tensor, Tensor, Pieces]:
+        """See `Tokenizer`."""
+        ids = torch.full((len(texts), num_words), self.pad_id, dtype=torch.long)
+        mask = torch.zeros(len(texts), num_words, dtype=torch.bool)
+        pieces: list[tuple[str, ...]] = []
+        for row, text in enumerate(texts):
+            inner = [i for i in self.encode(text) if i not in (self.start_id, self.end_id)][: num_words - 2]
+            tokens = [self.start_id, *inner, self.end_id]
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = True
+            pieces.append(tuple(self.piece(i) for i in inner))
+        return ids, mask, tuple(pieces)
+
+
+@dataclass(frozen=True)
+class TransformersTokenizer:
+    """A tokenizer of the transformers library behind open_clip's wrapper.
+
+    wrapper: texts, context_length -> ids (T, context_length); inner: the library's own object.
+    """
+
+    wrapper: Callable[..., Tensor]
+    inner: Any
+
+    @property
+    def pad_id(self) -> int:
+        """The library's padding id; 0 where it has none."""
+        pad = self.inner.pad_token_id
+        return 0 if pad is None else int(pad)
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids, added tokens included."""
+        return len(self.inner)
+
+    def __call__(self, texts: Sequence[str], num_words: int) -> tuple[Tensor, Tensor, Pieces]:
+        """See `Tokenizer`. Where the end token is also the padding (SigLIP), its first one counts as real."""
+        ids = self.wrapper(list(texts), context_length=num_words).long()
+        mask = ids != self.pad_id
+        if self.inner.eos_token_id == self.pad_id:
+            ends = mask.long().cumprod(-1).sum(-1)
+            mask = mask | (torch.arange(num_words)[None, :] == ends[:, None])
+        special = set(self.inner.all_special_ids)
+        pieces = []
+        for row_ids, row_mask in zip(ids.tolist(), mask.tolist(), strict=True):
+            real = [i for i, is_real in zip(row_ids, row_mask, strict=True) if is_real and i not in special]
+            pieces.append(tuple(str(p).strip("▁Ġ") for p in self.inner.convert_ids_to_tokens(real)))
+        return ids, mask, tuple(pieces)
+
+
+def merges_archive(path: Path) -> io.BytesIO:
+    """A plain merges file ('a b' per line, a '#version' line allowed) as the archive that CLIP's tokenizer reads.
+
+    Raises: TokenizerUnavailable if the file can't be read or a line isn't a pair.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenizerUnavailable(f"the merges file {path} can't be read: {error}.") from error
+    merges = [line.strip() for line in lines if line.strip() and "#version" not in line]
+    broken = [line for line in merges if len(line.split()) != 2]
+    if broken:
+        raise TokenizerUnavailable(f"the merges file {path} has the line {broken[0]!r}, which isn't a pair.")
+    return io.BytesIO(gzip.compress("\n".join(["#version: 1", *merges]).encode("utf-8")))

@@ -1,0 +1,147 @@
+"""Checkpoints come back as they went, and what doesn't fit is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model.checkpoint import (
+    MIXING_KEYS,
+    CheckpointConfig,
+    TemporalConfig,
+    config_of,
+    config_of_state,
+    load_state,
+    read_config,
+    read_state,
+    save_checkpoint,
+)
+from model.errors import CheckpointMismatch, WeightsUnavailable
+from model.registry import load_network
+from model.temporal import TemporalKind
+from tests.unit.model.small import small_network
+
+KINDS: tuple[TemporalKind, ...] = ("mean", "seqTransf", "seqLSTM")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_survives_its_folder(kind: TemporalKind, tmp_path: Path) -> None:
+    network = small_network(tmp_path, kind)
+    save_checkpoint(tmp_path / "saved", network)
+    again = load_network(str(tmp_path / "saved"))
+    assert config_of(again) == config_of(network)
+    assert again.state_dict().keys() == network.state_dict().keys()
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in again.state_dict().items())
+    assert again.backbone.tokenize(["red dog"], 8)[2] == (("red", "dog"),)
+
+
+def test_the_files_keys_are_the_official_ones(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "t", small_network(tmp_path, "seqTransf"), dtype=torch.float16)
+    keys = load_file(tmp_path / "t" / "model.safetensors")
+    assert {
+        *MIXING_KEYS,
+        "frame_position_embeddings.weight",
+        "transformerClip.resblocks.0.attn.in_proj_weight",
+        "transformerClip.resblocks.0.mlp.c_fc.weight",
+        "clip.visual.conv1.weight",
+        "clip.token_embedding.weight",
+        "clip.logit_scale",
+    } <= keys.keys()
+    assert not any(key.startswith(("backbone", "temporal", "head")) for key in keys)
+    assert {value.dtype for value in keys.values()} == {torch.float16}
+    save_checkpoint(tmp_path / "l", small_network(tmp_path, "seqLSTM"))
+    assert "lstm_visual.weight_ih_l0" in load_file(tmp_path / "l" / "model.safetensors")
+
+
+def test_halves_are_read_as_singles(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "h", small_network(tmp_path), dtype=torch.float16)
+    assert {value.dtype for value in read_state(tmp_path / "h" / "model.safetensors").values()} == {torch.float32}
+
+
+def test_keys_and_shapes_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    network = small_network(tmp_path)
+    save_checkpoint(tmp_path, network)
+    state = read_state(tmp_path / "model.safetensors")
+    missing = {key: value for key, value in state.items() if key != "word_mat_weight2"}
+    with pytest.raises(CheckpointMismatch, match=r"1 missing \(word_mat_weight2\)"):
+        load_state(network, missing, "it", is_head_optional=True)
+    with pytest.raises(CheckpointMismatch, match=r"1 unknown \(extra\)"):
+        load_state(network, state | {"extra": torch.ones(1, 2)}, "it", is_head_optional=False)
+    with pytest.raises(CheckpointMismatch, match=r"frame_mat_weight is \(5, 5\) and should be \(4, 4\)"):
+        load_state(network, state | {"frame_mat_weight": torch.eye(5)}, "it", is_head_optional=False)
+    headless = {key: value for key, value in state.items() if key not in MIXING_KEYS}
+    with pytest.raises(CheckpointMismatch, match="8 missing"):
+        load_state(network, headless, "it", is_head_optional=False)
+    load_state(network, headless, "it", is_head_optional=True)
+
+
+def test_leftovers_of_official_files_are_passed_over(tmp_path: Path) -> None:
+    network = small_network(tmp_path, "seqLSTM")
+    save_checkpoint(tmp_path, network)
+    state = read_state(tmp_path / "model.safetensors")
+    extra = {"frame_position_embeddings.weight": torch.ones(16, 32), "clip.context_length": torch.tensor(16)}
+    load_state(network, state | extra, "it", is_head_optional=False)
+
+
+def test_an_official_state_dict_tells_its_own_shape(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "t", small_network(tmp_path, "seqTransf", num_words=9, num_frames=5))
+    state = read_state(tmp_path / "t" / "model.safetensors")
+    expected = CheckpointConfig({}, 9, 5, TemporalConfig("seqTransf", layers=1))
+    assert config_of_state(state, {}, num_words=32, num_frames=12) == expected
+    towers = {key: value for key, value in state.items() if key.startswith("clip.")}
+    assert config_of_state(towers, {}, num_words=32, num_frames=12) == CheckpointConfig({}, 32, 12)
+
+
+def test_files_that_cannot_be_read_say_so(tmp_path: Path) -> None:
+    class Code:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path, ("ran",))
+
+    torch.save({"weight": Code()}, tmp_path / "code.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    (tmp_path / "torn.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    (tmp_path / "torn.bin").write_bytes(b"PK\x03\x04 torn")
+    for name in ("code.pt", "list.pt", "torn.safetensors", "torn.bin", "absent.bin"):
+        with pytest.raises(WeightsUnavailable, match=name):
+            read_state(tmp_path / name)
+
+
+def test_wrapped_and_parallel_state_dicts_are_unwrapped(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"module.weight": torch.ones(2).half()}}, tmp_path / "w.pt")
+    state = read_state(tmp_path / "w.pt")
+    assert list(state) == ["weight"] and state["weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"format": "other-2"}, "other-2"),
+        ({"temporal": {"kind": "tight"}}, "tight"),
+        ({"temporal": {"kind": "mean", "depth": 3}}, "depth"),
+        ({"num_words": None}, "int"),
+    ],
+)
+def test_a_config_that_misstates_is_refused(change: dict[str, object], named: str, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, small_network(tmp_path))
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(values | change))
+    with pytest.raises(CheckpointMismatch, match=named):
+        read_config(tmp_path)
+
+
+def test_a_torn_config_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointMismatch, match="can't be read"):
+        read_config(tmp_path)
+
+
+def test_a_scalar_temperature_fits_one_entry(tmp_path: Path) -> None:
+    network = small_network(tmp_path)
+    save_checkpoint(tmp_path, network)
+    state = read_state(tmp_path / "model.safetensors")
+    save_file(state | {"clip.logit_scale": torch.tensor([2.5])}, tmp_path / "model.safetensors")
+    assert load_network(str(tmp_path)).backbone.logit_scale.item() == 2.5
