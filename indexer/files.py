@@ -1,0 +1,54 @@
+"""Files as the index meets them: is it there, what does it hold, and writing one whole. It knows nothing of video."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from indexer.errors import FileMissing, StorageFull, UnsupportedMedia
+
+
+def existing(path: Path) -> Path:
+    """The path, if it is a file. Raises: FileMissing, UnsupportedMedia for a folder and the like."""
+    if not path.exists():
+        raise FileMissing(f"There is no file {path}.", "Put it back, or remove the video and add it from where it is.")
+    if not path.is_file():
+        raise UnsupportedMedia(f"{path} is not a file.", "Name one video file.")
+    return path
+
+
+def digest(path: Path) -> tuple[str, int]:
+    """The SHA-256 of a file's content in hex, and its size in bytes; read in pieces.
+
+    Raises: FileMissing (or unreadable), UnsupportedMedia for a folder or an empty file.
+    """
+    try:
+        with existing(path).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size_bytes = file.tell()
+    except PermissionError as error:
+        raise FileMissing(f"{path} can't be read: {error.strerror}.", "Let this program's user read it.") from error
+    if not size_bytes:
+        raise UnsupportedMedia(f"{path} is empty.", "Is it still being written?")
+    return sha256, size_bytes
+
+
+def write_whole(place: Path, data: bytes) -> None:
+    """Write a file so that who reads `place` sees all of it or none. Raises: StorageFull."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=place.parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(name).replace(place)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"There is no room to write {place}.", "Free some space.") from error
+        raise

@@ -1,0 +1,74 @@
+"""From how much each frame supports a query to the stretches a person is shown.
+
+Letters: V segments of one video, F frame slots, N frames that are there.
+Every frame stands for a cell of time, from halfway to the frame before it to halfway to the next, within its segment.
+A moment is a run of touching cells above half height: halfway from the video's own background to its best frame. So
+moments never overlap, and a video that supports the query all along is one moment.
+It knows arrays of one video; it knows no model, no index and no file.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.records import Moment
+
+BACKGROUND_QUANTILE = 0.25
+"""A video's background is the lower quartile of its frames: a query that fills half of the video still stands out."""
+TOUCHING_S = 1e-3
+"""Cells closer than this touch; neighbouring segments meet at one instant up to rounding."""
+
+
+def find_moments(
+    start_s: NDArray[np.float64],
+    end_s: NDArray[np.float64],
+    times_s: NDArray[np.float64],
+    relevance: NDArray[np.float32],
+    limit: int,
+) -> tuple[Moment, ...]:
+    """The best stretches of one video, best first; on a tie the earlier one.
+
+    Shapes:  start_s, end_s (V,) of its segments; times_s (V, F); relevance (V, F), not finite where there is no frame.
+    Returns: at most `limit` moments; score is the relevance of the best frame. Segments that are not given (they were
+             no candidates) end a moment.
+    """
+    if limit <= 0:
+        return ()
+    cells = _cells(start_s, end_s, times_s, relevance)
+    if not len(cells):
+        return ()
+    scores = cells[:, 3]
+    background = float(np.quantile(scores, BACKGROUND_QUANTILE))
+    is_high = scores >= background + (float(scores.max()) - background) / 2
+    touches = np.abs(cells[1:, 0] - cells[:-1, 1]) <= TOUCHING_S
+    starts_run = is_high & np.concatenate([[True], ~(is_high[:-1] & touches)])
+    run_of_cell = np.cumsum(starts_run) - 1
+    moments = [_moment(cells[is_high & (run_of_cell == run)]) for run in range(int(starts_run.sum()))]
+    return tuple(sorted(moments, key=lambda moment: (-moment.score, moment.start_s))[:limit])
+
+
+def _moment(cells: NDArray[np.float64]) -> Moment:
+    best = cells[int(cells[:, 3].argmax())]
+    return Moment(start_s=float(cells[0, 0]), end_s=float(cells[-1, 1]), best_s=float(best[2]), score=float(best[3]))
+
+
+def _cells(
+    start_s: NDArray[np.float64],
+    end_s: NDArray[np.float64],
+    times_s: NDArray[np.float64],
+    relevance: NDArray[np.float32],
+) -> NDArray[np.float64]:
+    """(N, 4) in order of time: the start and the end of each frame's cell, the frame's own time, its relevance.
+
+    The frame shown at a segment's start may have begun before it: its time is drawn into the segment.
+    """
+    rows: list[NDArray[np.float64]] = []
+    for v in np.argsort(start_s, kind="stable"):
+        is_real = np.isfinite(relevance[v])
+        if not is_real.any():
+            continue
+        times = np.clip(times_s[v][is_real], start_s[v], end_s[v])
+        edges = np.concatenate([[start_s[v]], (times[1:] + times[:-1]) / 2, [end_s[v]]])
+        rows.append(np.stack([edges[:-1], edges[1:], times, relevance[v][is_real].astype(np.float64)], axis=1))
+    return np.concatenate(rows) if rows else np.empty((0, 4))

@@ -1,0 +1,157 @@
+"""From a video's file to its features: check the file, probe, plan segments, read frames, encode.
+
+The next batch is decoded in a thread of its own while the model encodes the present one. Knows no database: the worker
+publishes what comes out of here. Numbers leave the model as float32 tensors and this file as float16 arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from indexer.errors import FileChanged, FileMissing, VideoTooLong, VideoUndecodable
+from indexer.files import digest
+from indexer.records import Frames, JobStage, MediaInfo, SegmentFeatures, SegmentPlan, Video
+from indexer.segments import plan_segments
+from model.types import VideoTextModel
+
+Progress = Callable[[JobStage, int, int], None]
+"""Told (stage, segments done, segments in all) between batches. It may raise to stop the work."""
+
+
+class FrameSource(Protocol):
+    """The verbs of DecodeSandbox that indexing needs."""
+
+    def probe(self, path: Path) -> MediaInfo:
+        """What the file holds. Raises: MediaError."""
+        ...
+
+    def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
+        """The frames shown at these instants. Raises: MediaError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineConfig:
+    """max_segment_s: longest segment. batch_segments and batch_bytes bound what is decoded at once (raw pixels of one
+    batch; two are in memory). max_video_s: longer videos are refused."""
+
+    max_segment_s: float = 16.0
+    batch_segments: int = 8
+    batch_bytes: int = 256 * 2**20
+    max_video_s: float = 4 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedVideo:
+    """A video's features, ready to be published."""
+
+    media: MediaInfo
+    segments: tuple[SegmentFeatures, ...]
+
+
+def index_video(
+    video: Video, source: FrameSource, model: VideoTextModel, config: PipelineConfig, on_progress: Progress
+) -> IndexedVideo:
+    """The features of the content that was added; never those of other content that took its place.
+
+    Raises: FileMissing, FileChanged, VideoTooLong, other MediaErrors of `source`, and whatever `on_progress` raises.
+    """
+    on_progress("probe", 0, 0)
+    before = check_content(video)
+    media = source.probe(video.path)
+    if media.duration_s > config.max_video_s:
+        raise VideoTooLong(f"The video lasts {media.duration_s:.0f} s; at most {config.max_video_s:.0f} s are indexed.")
+    plans = plan_segments(media.duration_s, model.spec.num_frames, config.max_segment_s)
+    segments: list[SegmentFeatures] = []
+    on_progress("encode", 0, len(plans))
+    with closing(_decoded_ahead(video.path, source, _batches(plans, media, config))) as decoded:
+        for batch, frames in decoded:
+            segments += encode_batch(batch, frames, model)
+            on_progress("encode", len(segments), len(plans))
+    if _stamp(video) != before:
+        raise FileChanged(f"{video.path} was changed while it was read.", "Add it again once it is whole.")
+    on_progress("publish", len(plans), len(plans))
+    return IndexedVideo(media, tuple(segments))
+
+
+def check_content(video: Video) -> tuple[int, ...]:
+    """Read the file once and compare its hash; returns a stamp of the file. Raises: FileMissing, FileChanged."""
+    stamp = _stamp(video)
+    hint = "Add the file again: its new content is another video."
+    if stamp[0] != video.size_bytes:
+        raise FileChanged(f"{video.path} has {stamp[0]} bytes; it had {video.size_bytes} when it was added.", hint)
+    if digest(video.path) != (video.sha256, video.size_bytes):
+        raise FileChanged(f"{video.path} holds other content than when it was added.", hint)
+    return stamp
+
+
+def encode_batch(
+    plans: Sequence[SegmentPlan], frames: Sequence[Frames], model: VideoTextModel
+) -> list[SegmentFeatures]:
+    """Encode the frames of V segments in one call of the model; padded slots are left out of the answer."""
+    encoded = model.encode_video([part.pixels for part in frames])
+    pooled_VD = encoded.pooled.detach().float().cpu().numpy().astype(np.float16)
+    frames_VFD = encoded.frames.detach().float().cpu().numpy().astype(np.float16)
+    mask_VF = encoded.mask.cpu().numpy()
+    return [
+        SegmentFeatures(
+            start_s=plan.start_s,
+            end_s=plan.end_s,
+            times_s=tuple(float(time_s) for time_s in part.times_s),
+            pooled=pooled_VD[v],
+            frames=frames_VFD[v][mask_VF[v]],
+        )
+        for v, (plan, part) in enumerate(zip(plans, frames, strict=True))
+    ]
+
+
+def _batches(plans: Sequence[SegmentPlan], media: MediaInfo, config: PipelineConfig) -> Iterator[Sequence[SegmentPlan]]:
+    """Runs of segments that fit the limits; at least one segment each."""
+    segment_bytes = max(1, media.width * media.height * 3 * max(len(plan.instants_s) for plan in plans))
+    size = max(1, min(config.batch_segments, config.batch_bytes // segment_bytes))
+    for start in range(0, len(plans), size):
+        yield plans[start : start + size]
+
+
+def _decoded_ahead(
+    path: Path, source: FrameSource, batches: Iterator[Sequence[SegmentPlan]]
+) -> Generator[tuple[Sequence[SegmentPlan], list[Frames]], None, None]:
+    """Each batch with its frames; the following one is being decoded while the caller works on it."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode-ahead") as ahead:
+        waiting = [(batch, ahead.submit(_read_batch, path, source, batch)) for batch in _first(batches)]
+        while waiting:
+            batch, pending = waiting.pop()
+            frames = pending.result()
+            waiting = [(other, ahead.submit(_read_batch, path, source, other)) for other in _first(batches)]
+            yield batch, frames
+
+
+def _first(batches: Iterator[Sequence[SegmentPlan]]) -> list[Sequence[SegmentPlan]]:
+    batch = next(batches, None)
+    return [] if batch is None else [batch]
+
+
+def _read_batch(path: Path, source: FrameSource, batch: Sequence[SegmentPlan]) -> list[Frames]:
+    frames = []
+    for plan in batch:
+        part = source.read_frames(path, plan.instants_s)
+        if not len(part.pixels):
+            raise VideoUndecodable(f"No frame could be read between {plan.start_s:.2f} s and {plan.end_s:.2f} s.")
+        frames.append(part)
+    return frames
+
+
+def _stamp(video: Video) -> tuple[int, ...]:
+    """Size, time of change and identity of the file."""
+    try:
+        status = video.path.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError) as error:
+        raise FileMissing(f"{video.path} is not there, or may not be read.") from error
+    return status.st_size, status.st_mtime_ns, status.st_ino

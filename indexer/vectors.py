@@ -1,0 +1,343 @@
+"""FAISS's door: pooled and frame embeddings of every live segment, searched, gathered, and kept up with the catalogue.
+
+Letters: Q queries, N segments held, F frame slots, D embedding width, K results asked for.
+Two flat fp16 inner-product indexes, one row per segment and one per real frame. Rows keep the order in which segments
+came (removal closes the gap), so a table beside them says what each row is; FAISS's own id maps are not needed, and the
+reranker reads the very memory that FAISS searches. Everything here is derived: thrown away and built again from the
+catalogue at no loss. It knows no model and no file.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.errors import BackendMissing, CatalogueUnreadable
+from indexer.locks import ReadersWriterLock
+from indexer.records import StoredSegment, VideoChange
+
+FEED_PAGE = 1000
+"""Changes read from the catalogue at once."""
+SEGMENTS_PER_BATCH = 4096
+"""Segments staged before they are written; bounds memory while an index is built."""
+
+Ids = NDArray[np.int64]
+
+
+class Feed(Protocol):
+    """What is needed of a catalogue: its change feed and the segments of a video."""
+
+    def changes(self, after_seq: int, limit: int = ...) -> Sequence[VideoChange]: ...
+    def segments(self, video_id: str) -> Sequence[StoredSegment]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """segment_ids (Q, K) int64, best first, -1 where there are fewer than K; scores (Q, K) float32, -inf there."""
+
+    segment_ids: Ids
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentTable:
+    """What each row is: segment_ids (N,), video_codes (N,), start_s and end_s (N,), num_frames (N,), times_s (N, F).
+
+    A video code is this process's short number of a video, see VectorIndex.video_id. Slots past num_frames hold 0 s.
+    """
+
+    segment_ids: Ids
+    video_codes: Ids
+    start_s: NDArray[np.float64]
+    end_s: NDArray[np.float64]
+    num_frames: Ids
+    times_s: NDArray[np.float64]
+
+    def take(self, rows: NDArray[Any]) -> SegmentTable:
+        """Some of the rows, by number or by bool mask."""
+        return SegmentTable(*(getattr(self, column.name)[rows] for column in fields(self)))
+
+    @staticmethod
+    def concat(tables: Sequence[SegmentTable]) -> SegmentTable:
+        """Tables under one another."""
+        names = [column.name for column in fields(SegmentTable)]
+        return SegmentTable(*(np.concatenate([getattr(table, name) for table in tables]) for name in names))
+
+    @staticmethod
+    def empty(num_slots: int) -> SegmentTable:
+        """No segments of F = num_slots."""
+        ids, seconds = np.empty(0, dtype=np.int64), np.empty(0)
+        return SegmentTable(ids, ids, seconds, seconds, ids, np.empty((0, num_slots)))
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentBlock:
+    """Copies of some segments' features: pooled (N, D) and frames (N, F, D) float16, mask (N, F), and their table."""
+
+    table: SegmentTable
+    pooled: NDArray[np.float16]
+    frames: NDArray[np.float16]
+    mask: NDArray[np.bool_]
+
+
+class VectorIndex:
+    """Recall over pooled and over frame embeddings. Safe to share by threads: many search, one follows.
+
+    Raises: BackendMissing where FAISS is not installed, or too old to filter.
+    """
+
+    def __init__(self, dim: int, num_frames: int) -> None:
+        self._faiss = _import_faiss()
+        self._dim = dim
+        self._num_slots = num_frames
+        self._lock = ReadersWriterLock()
+        self._following = threading.Lock()
+        self._pooled: Any
+        self._frames: Any
+        self._codes: dict[str, int] = {}
+        self._names: list[str] = []
+        self._unreadable: dict[str, str] = {}
+        self._clear()
+
+    @property
+    def generation(self) -> int:
+        """The newest change of the catalogue that is in here."""
+        return self._seq
+
+    @property
+    def num_segments(self) -> int:
+        """Segments held."""
+        return len(self._table.segment_ids)
+
+    @property
+    def num_videos(self) -> int:
+        """Videos held."""
+        return self._num_videos
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Videos left out because the catalogue can't read them: id -> why."""
+        return dict(self._unreadable)
+
+    def video_id(self, code: int) -> str:
+        """The video of a code of SegmentTable.video_codes; a code keeps its meaning as long as this index lives."""
+        return self._names[code]
+
+    def video_code(self, video_id: str) -> int:
+        """The code of a video, -1 if it was never held."""
+        return self._codes.get(video_id, -1)
+
+    def all_ids(self, without_video_id: str | None = None) -> Ids:
+        """The segments held, all but one video's if one is named."""
+        table = self._table
+        if without_video_id is not None:
+            table = table.take(table.video_codes != self.video_code(without_video_id))
+        return table.segment_ids
+
+    def follow(self, catalogue: Feed) -> int:
+        """Catch up with the catalogue and return the seq reached; one short query where nothing changed.
+
+        A video whose stored features are damaged is left out and named in `unreadable`.
+        """
+        with self._following:
+            while True:
+                page = catalogue.changes(self._seq, FEED_PAGE)
+                if page:
+                    self._follow_page(catalogue, page)
+                if len(page) < FEED_PAGE:
+                    return self._seq
+
+    def recall(self, queries: NDArray[np.float32], k: int, allowed: Ids | None = None) -> Recall:
+        """The k segments whose pooled embedding has the largest inner product with each query.
+
+        Shapes: queries (Q, D); allowed int64 segment ids that may be found (None: all), applied before the top k.
+        """
+        with self._lock.reading():
+            table = self._table
+            can_pass = None if allowed is None else self._rows_allowed(allowed)
+            rows, scores = self._search(self._pooled, queries, k, can_pass)
+            return Recall(_named(table.segment_ids, rows), scores)
+
+    def recall_frames(self, queries: NDArray[np.float32], k: int, allowed: Ids | None = None) -> Recall:
+        """As `recall`, but by the best single frame of each segment: finds what pooling hides."""
+        with self._lock.reading():
+            table, first = self._table, self._first_frame
+            can_pass = None if allowed is None else np.repeat(self._rows_allowed(allowed), table.num_frames)
+            rows, scores = self._search(self._frames, queries, k * self._num_slots, can_pass)
+            segment_rows = np.where(rows < 0, -1, np.searchsorted(first, rows, side="right") - 1)
+            best = [_first_of_each(row, score, k) for row, score in zip(segment_rows, scores, strict=True)]
+        width = max((len(row) for row, _ in best), default=0)
+        found = Recall(np.full((len(best), width), -1, np.int64), np.full((len(best), width), -np.inf, np.float32))
+        for q, (row, score) in enumerate(best):
+            found.segment_ids[q, : len(row)] = table.segment_ids[row]
+            found.scores[q, : len(row)] = score
+        return found
+
+    def features(self, segment_ids: Ids) -> SegmentBlock:
+        """The features of those of the segments that are still held, in the order asked."""
+        with self._lock.reading():
+            rows = self._rows_of(segment_ids)
+            table = self._table.take(rows)
+            mask = np.arange(self._num_slots)[None, :] < table.num_frames[:, None]
+            frames = np.zeros((len(rows), self._num_slots, self._dim), dtype=np.float16)
+            frame_rows = self._first_frame[rows][:, None] + np.arange(self._num_slots)[None, :]
+            if len(rows):
+                frames[mask] = self._stored(self._frames)[frame_rows[mask]]
+                pooled = self._stored(self._pooled)[rows]
+            else:
+                pooled = np.empty((0, self._dim), dtype=np.float16)
+            return SegmentBlock(table, pooled, frames, mask)
+
+    # ---- following
+
+    def _follow_page(self, catalogue: Feed, page: Sequence[VideoChange]) -> None:
+        changed: list[str] = []
+        staged: list[StoredSegment] = []
+        for change in page:
+            self._unreadable.pop(change.video_id, None)
+            changed.append(change.video_id)
+            if change.is_live:
+                try:
+                    staged.extend(catalogue.segments(change.video_id))
+                except CatalogueUnreadable as error:
+                    self._unreadable[change.video_id] = str(error)
+            if len(staged) >= SEGMENTS_PER_BATCH:
+                self._replace(changed, staged, change.seq)
+                changed, staged = [], []
+        self._replace(changed, staged, page[-1].seq)
+
+    def _replace(self, video_ids: Sequence[str], segments: Sequence[StoredSegment], seq: int) -> None:
+        """Take the videos' old segments out and the new ones in, as one step for who searches."""
+        new, pooled, frames = self._stage(segments)
+        codes = np.array([self.video_code(video_id) for video_id in video_ids], dtype=np.int64)
+        gone = np.isin(self._table.video_codes, codes)
+        table = SegmentTable.concat([self._table.take(~gone), new]) if gone.any() or len(segments) else self._table
+        with self._lock.writing():
+            try:
+                if gone.any():
+                    self._frames.remove_ids(self._selector(np.repeat(gone, self._table.num_frames)))
+                    self._pooled.remove_ids(self._selector(gone))
+                if len(segments):
+                    self._pooled.add(pooled)
+                    self._frames.add(frames)
+            except BaseException:
+                self._clear()  # half a step would give wrong rows: start over from the catalogue
+                raise
+            self._hold(table)
+            self._seq = seq
+
+    def _stage(
+        self, segments: Sequence[StoredSegment]
+    ) -> tuple[SegmentTable, NDArray[np.float32], NDArray[np.float32]]:
+        parts = [segment.features for segment in segments]
+        times_s = np.zeros((len(parts), self._num_slots))
+        for row, part in enumerate(parts):
+            times_s[row, : len(part.times_s)] = part.times_s
+        table = SegmentTable(
+            segment_ids=np.array([segment.id for segment in segments], dtype=np.int64),
+            video_codes=np.array([self._code_of(segment.video_id) for segment in segments], dtype=np.int64),
+            start_s=np.array([part.start_s for part in parts], dtype=np.float64),
+            end_s=np.array([part.end_s for part in parts], dtype=np.float64),
+            num_frames=np.array([len(part.frames) for part in parts], dtype=np.int64),
+            times_s=times_s,
+        )
+        none = np.empty((0, self._dim), dtype=np.float32)
+        pooled = np.stack([part.pooled for part in parts]).astype(np.float32) if parts else none
+        frames = np.concatenate([part.frames for part in parts]).astype(np.float32) if parts else none
+        return table, pooled, frames
+
+    def _code_of(self, video_id: str) -> int:
+        if video_id not in self._codes:
+            self._names.append(video_id)
+            self._codes[video_id] = len(self._names) - 1
+        return self._codes[video_id]
+
+    def _clear(self) -> None:
+        self._seq = 0
+        self._pooled, self._frames = self._new_index(), self._new_index()
+        self._hold(SegmentTable.empty(self._num_slots))
+
+    def _hold(self, table: SegmentTable) -> None:
+        self._table = table
+        self._first_frame = np.cumsum(table.num_frames) - table.num_frames
+        self._by_id = np.argsort(table.segment_ids, kind="stable")
+        self._num_videos = len(np.unique(table.video_codes))
+
+    # ---- rows
+
+    def _rows_of(self, segment_ids: Ids) -> Ids:
+        """Rows of those of the ids that are held, in the order asked."""
+        if not self.num_segments:
+            return np.empty(0, dtype=np.int64)
+        sorted_ids = self._table.segment_ids[self._by_id]
+        at = np.minimum(np.searchsorted(sorted_ids, segment_ids), len(sorted_ids) - 1)
+        rows: Ids = self._by_id[at[sorted_ids[at] == segment_ids]]
+        return rows
+
+    def _rows_allowed(self, segment_ids: Ids) -> NDArray[np.bool_]:
+        can_pass = np.zeros(self.num_segments, dtype=np.bool_)
+        can_pass[self._rows_of(segment_ids)] = True
+        return can_pass
+
+    # ---- FAISS
+
+    def _new_index(self) -> Any:
+        return self._faiss.IndexScalarQuantizer(
+            self._dim, self._faiss.ScalarQuantizer.QT_fp16, self._faiss.METRIC_INNER_PRODUCT
+        )
+
+    def _search(
+        self, index: Any, queries: NDArray[np.float32], k: int, can_pass: NDArray[np.bool_] | None
+    ) -> tuple[Ids, NDArray[np.float32]]:
+        """Rows (Q, k') and scores, k' = min(k, rows that may be found); row -1 and score -inf where there is none."""
+        k = min(k, int(index.ntotal) if can_pass is None else int(can_pass.sum()))
+        if k <= 0:
+            return np.empty((len(queries), 0), dtype=np.int64), np.empty((len(queries), 0), dtype=np.float32)
+        selector = None if can_pass is None else self._selector(can_pass)
+        params = None if selector is None else self._faiss.SearchParameters(sel=selector)
+        scores, rows = index.search(np.ascontiguousarray(queries, dtype=np.float32), k, params=params)
+        return rows, np.where(rows < 0, -np.inf, scores).astype(np.float32)
+
+    def _selector(self, can_pass: NDArray[np.bool_]) -> Any:
+        """A bitmap over rows. FAISS points into `bits`: the selector is given them to keep alive."""
+        bits = np.packbits(can_pass, bitorder="little")
+        selector = self._faiss.IDSelectorBitmap(bits)
+        selector.bits_kept_alive = bits
+        return selector
+
+    def _stored(self, index: Any) -> NDArray[np.float16]:
+        """The index's own memory as (rows, D) float16; valid while the lock is held."""
+        raw: NDArray[np.uint8] = self._faiss.rev_swig_ptr(index.codes.data(), index.codes.size())
+        return raw.view(np.float16).reshape(-1, self._dim)
+
+
+def _named(segment_ids: Ids, rows: Ids) -> Ids:
+    if not rows.size:
+        return rows
+    named: Ids = np.where(rows < 0, -1, segment_ids[rows])
+    return named
+
+
+def _first_of_each(rows: Ids, scores: NDArray[np.float32], k: int) -> tuple[Ids, NDArray[np.float32]]:
+    """The first k different rows with their scores, -1 left out; of a list that is sorted by score."""
+    _, first = np.unique(rows, return_index=True)
+    first = np.sort(first[rows[first] >= 0])[:k]
+    return rows[first], scores[first]
+
+
+def _import_faiss() -> ModuleType:
+    hint = "Install one of the two: pip install 'vidgrain[cpu]' or pip install 'vidgrain[gpu]'."
+    try:
+        import faiss
+    except ImportError as error:
+        raise BackendMissing("FAISS is not installed.", hint) from error
+    if not hasattr(faiss, "SearchParameters") or not hasattr(faiss, "IDSelectorBitmap"):
+        raise BackendMissing(f"FAISS {faiss.__version__} is too old: it can't filter while it searches.", hint)
+    module: ModuleType = faiss
+    return module

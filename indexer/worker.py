@@ -1,0 +1,198 @@
+"""The worker: takes jobs one by one, holds their leases, publishes features. Knows no decoder and no SQL.
+
+A job is held by a lease that a thread renews; whoever loses it drops the work, for the catalogue takes only the
+holder's word. Errors of the media are final, all others are tried again with growing pauses.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from indexer.catalogue import Catalogue
+from indexer.errors import CatalogueBusy, JobLost, MediaError, ModelMismatch, SandboxClosed, StorageFull
+from indexer.pipeline import FrameSource, PipelineConfig, index_video
+from indexer.records import Job, JobStage
+from model.errors import VidgrainError
+from model.types import VideoTextModel
+
+log = logging.getLogger("vidgrain.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """lease_s: after this silence another worker may take the job. heartbeat_s: how often the lease is renewed, well
+    below it. poll_s: pause between looks at an empty queue."""
+
+    lease_s: float = 15.0
+    heartbeat_s: float = 3.0
+    poll_s: float = 0.5
+    pipeline: PipelineConfig = field(default_factory=PipelineConfig)
+
+
+class Worker:
+    """Works on the jobs of one catalogue with one model. One thread calls run or run_once."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        sandbox: FrameSource,
+        model: VideoTextModel,
+        config: WorkerConfig | None = None,
+        *,
+        owner: str | None = None,
+        wait: Callable[[float], object] | None = None,
+    ) -> None:
+        """owner: a name no other worker bears, made up by default. wait: what to do for that many seconds while there
+        is no work (until `stop` by default). Raises: ModelMismatch if the catalogue belongs to another model."""
+        self._catalogue = catalogue
+        self._sandbox = sandbox
+        self._model = model
+        self._config = config or WorkerConfig()
+        self.owner = owner or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._wait = wait
+        catalogue.bind_model(model.spec)
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; a job in hand is then given back. Raises: CatalogueUnreadable."""
+        wait = self._wait or stop.wait
+        log.info("worker_started", extra={"owner": self.owner})
+        while not stop.is_set():
+            try:
+                job = self.run_once(stop)
+                is_idle = job is None or job.status == "queued"
+            except (CatalogueBusy, StorageFull) as error:
+                log.warning("catalogue_unavailable", extra={"error_code": error.code, "error_message": str(error)})
+                is_idle = True
+            if is_idle and not stop.is_set():
+                wait(self._config.poll_s)
+        log.info("worker_stopped", extra={"owner": self.owner})
+
+    def run_once(self, stop: threading.Event | None = None) -> Job | None:
+        """Take one job and end it somehow; gives the job as it then stands, or None if none was due.
+
+        Raises: CatalogueBusy, StorageFull, CatalogueUnreadable; a job in hand is taken up again once its lease is over.
+        """
+        job = self._catalogue.claim_job(self.owner, self._config.lease_s)
+        if job is None:
+            return None
+        started = time.monotonic()
+        self._tell("job_claimed", job)
+        try:
+            self._work(job, stop or threading.Event())
+        except JobLost as error:
+            self._tell("job_lost", job, error_message=str(error))
+        after = self._catalogue.get_job(job.id)
+        self._tell("job_left", after, took_ms=round(1000 * (time.monotonic() - started)))
+        return after
+
+    def _work(self, job: Job, stop: threading.Event) -> None:
+        try:
+            with self._lease(job, stop) as lease:
+                video = self._catalogue.get_video(job.video_id)
+                indexed = index_video(video, self._sandbox, self._model, self._config.pipeline, lease.tell)
+                self._catalogue.publish(job, indexed.media, indexed.segments, self._model.spec.fingerprint)
+            self._tell("job_succeeded", job, num_segments=len(indexed.segments))
+        except _CancelRequested:
+            self._catalogue.end_cancelled(job)
+            self._tell("job_cancelled", job)
+        except (_StopRequested, SandboxClosed, KeyboardInterrupt, SystemExit) as reason:
+            self._catalogue.release_job(job)
+            self._tell("job_released", job)
+            if isinstance(reason, KeyboardInterrupt | SystemExit):
+                raise
+        except (JobLost, CatalogueBusy):
+            raise
+        except (MediaError, ModelMismatch) as error:
+            self._fail(job, error.code, str(error), retry=False)
+        except VidgrainError as error:
+            self._fail(job, error.code, str(error), retry=True)
+        except Exception as error:
+            log.exception("job_raised", extra=_about(job))
+            self._fail(job, "internal", f"{type(error).__name__}: {error}", retry=True)
+
+    def _fail(self, job: Job, error_code: str, error_message: str, retry: bool) -> None:
+        self._catalogue.fail_job(job, error_code, error_message, retry)
+        self._tell("job_failed", job, error_code=error_code, error_message=error_message)
+
+    @contextmanager
+    def _lease(self, job: Job, stop: threading.Event) -> Iterator[_Lease]:
+        """Hold the job's lease while the block runs."""
+        lease = _Lease(self._catalogue, job, self._config, stop)
+        lease.start()
+        try:
+            yield lease
+        finally:
+            lease.end()
+
+    def _tell(self, event: str, job: Job, **more: object) -> None:
+        log.info(event, extra=_about(job) | more)
+
+
+class _CancelRequested(Exception):
+    """A person wants the job to end."""
+
+
+class _StopRequested(Exception):
+    """The worker is to stop."""
+
+
+class _Lease:
+    """Renews a job's lease in a thread and whenever there is progress; tells the work when to stop."""
+
+    def __init__(self, catalogue: Catalogue, job: Job, config: WorkerConfig, stop: threading.Event) -> None:
+        self._catalogue = catalogue
+        self._job = job
+        self._config = config
+        self._stop = stop
+        self._progress: tuple[JobStage, int, int] = ("probe", 0, 0)
+        self._lost: JobLost | None = None
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def tell(self, stage: JobStage, done: int, total: int) -> None:
+        """Between two steps of the work. Raises: JobLost, _CancelRequested, _StopRequested."""
+        self._progress = stage, done, total
+        if self._lost is not None:
+            raise self._lost
+        if self._renew().is_cancel_requested:
+            raise _CancelRequested
+        if self._stop.is_set():
+            raise _StopRequested
+
+    def _renew(self) -> Job:
+        return self._catalogue.heartbeat(self._job, self._config.lease_s, *self._progress)
+
+    def _beat(self) -> None:
+        while not self._is_over.wait(self._config.heartbeat_s):
+            try:
+                self._renew()
+            except JobLost as error:
+                self._lost = error
+                return
+            except VidgrainError as error:  # the next beat may succeed; if none does, the lease runs out
+                log.warning("heartbeat_failed", extra=_about(self._job) | {"error_message": str(error)})
+
+
+def _about(job: Job) -> dict[str, object]:
+    return {
+        "job_id": job.id,
+        "video_id": job.video_id,
+        "attempt": job.attempt,
+        "status": job.status,
+        "owner": job.owner,
+    }

@@ -1,0 +1,91 @@
+"""Processes to be killed in tests. Forked from a server that has imported everything, so that each starts at once.
+
+Every function here is the main function of a child: it takes plain values, and is ended by SIGKILL at any moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from indexer.catalogue import Catalogue
+from indexer.pipeline import PipelineConfig
+from indexer.sandbox import DecodeSandbox
+from indexer.worker import Worker, WorkerConfig
+from tests.support.catalogues import add
+from tests.support.fake_sandbox import FakeSandbox
+from tests.support.fakes import FakeModel
+
+MAX_SEGMENT_S = 2.0
+LEASE_S = 0.5
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.support.killable"])
+
+
+def start(main: Callable[..., None], *arguments: object) -> BaseProcess:
+    """A child that runs main(*arguments)."""
+    process = _context.Process(target=main, args=arguments)
+    process.start()
+    return process
+
+
+def kill(process: BaseProcess) -> None:
+    """kill -9, and wait until it is gone."""
+    process.kill()
+    process.join()
+    process.close()
+
+
+def add_file(catalogue: Catalogue, path: Path, max_attempts: int) -> str:
+    """Add a file by its content; gives the video's id."""
+    content = path.read_bytes()
+    return catalogue.add_video(
+        path=path,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size_bytes=len(content),
+        title=path.name,
+        metadata={},
+        is_managed=False,
+        on_duplicate="skip",
+        max_attempts=max_attempts,
+    ).video_id
+
+
+def sandbox(delay_s: float | None) -> FakeSandbox | DecodeSandbox:
+    """The fake one with that delay, or the real one."""
+    return DecodeSandbox() if delay_s is None else FakeSandbox(delay_s)
+
+
+def pipeline_config() -> PipelineConfig:
+    """Small segments, one by one: many moments at which to be killed."""
+    return PipelineConfig(max_segment_s=MAX_SEGMENT_S, batch_segments=1)
+
+
+def work(catalogue_path: Path, delay_s: float | None) -> None:
+    """A worker that ends when no job is open. delay_s: of the fake sandbox; None takes the real one."""
+    with Catalogue(catalogue_path) as catalogue, sandbox(delay_s) as source:
+        config = WorkerConfig(lease_s=LEASE_S, heartbeat_s=LEASE_S / 5, pipeline=pipeline_config())
+        worker = Worker(catalogue, source, FakeModel(), config)
+        while has_open_jobs(catalogue):
+            if worker.run_once() is None:
+                time.sleep(0.02)
+
+
+def add_many(catalogue_path: Path, acknowledged: Path, first: int, num: int) -> None:
+    """Add videos one by one; a line is written for each that was acknowledged."""
+    with Catalogue(catalogue_path) as catalogue, acknowledged.open("ab", buffering=0) as file:
+        for n in range(first, first + num):
+            added = add(catalogue, f"video {n}", metadata={"n": n, "text": "x" * 500})
+            os.write(file.fileno(), f"{added.video_id} {added.job_id}\n".encode())
+
+
+def has_open_jobs(catalogue: Catalogue) -> bool:
+    """True while some job is queued or running."""
+    counts = catalogue.count_jobs()
+    return bool(counts["queued"] + counts["running"])

@@ -1,0 +1,358 @@
+"""The front door on real files, with a real catalogue, worker and decoding process; the model knows colours."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.errors import (
+    DuplicateVideo,
+    FileMissing,
+    InvalidQuery,
+    MediaError,
+    ModelMismatch,
+    NotFound,
+    UnsupportedMedia,
+    VideoTooLong,
+)
+from indexer.files import write_whole
+from indexer.index import IndexConfig, VideoIndex
+from indexer.records import SearchAnswer, SearchOptions
+from tests.support.clips import solid_clip, write_clip
+from tests.support.fakes import COLOURS, FakeModel
+
+CONFIG = IndexConfig(max_segment_s=4.0)
+
+
+def colours_clip(path: Path, *colours: str, each_s: float = 2.0, fps: int = 10) -> Path:
+    pictures = [np.full((48, 64, 3), COLOURS[c], dtype=np.uint8) for c in colours for _ in range(round(each_s * fps))]
+    return write_clip(path, pictures, fps)
+
+
+def work_off(index: VideoIndex) -> None:
+    worker = index.worker()
+    while worker.run_once() is not None:
+        pass
+
+
+def ids(answer: SearchAnswer) -> list[str]:
+    return [hit.video.id for hit in answer.hits]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    return {
+        "red": solid_clip(folder / "red.mp4", COLOURS["red"], 2.0),
+        "green": solid_clip(folder / "green.mp4", COLOURS["green"], 2.0),
+        "long": colours_clip(folder / "long.mp4", "white", "white", "yellow", "blue", "black", "black"),
+    }
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, clips: dict[str, Path]) -> Iterator[VideoIndex]:
+    """An index of the three clips that tests only read."""
+    with VideoIndex.open(tmp_path_factory.mktemp("shared"), FakeModel(), CONFIG) as index:
+        for name, path in clips.items():
+            index.add(path, metadata={"name": name})
+        work_off(index)
+        yield index
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[VideoIndex]:
+    with VideoIndex.open(tmp_path / "data", FakeModel(), CONFIG) as index:
+        yield index
+
+
+def video_id(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def test_a_word_finds_its_video_and_its_second(shared: VideoIndex, clips: dict[str, Path]) -> None:
+    assert ids(shared.search_text("red"))[0] == video_id(clips["red"])
+    hit = shared.search_text("blue").hits[0]
+    assert hit.video.title == "long"
+    assert hit.video.metadata == {"name": "long"}
+    (moment,) = hit.moments
+    assert 6.0 <= moment.best_s < 8.0
+    assert moment.start_s == pytest.approx(6.0, abs=0.6)
+    assert moment.end_s == pytest.approx(8.0, abs=0.6)
+
+
+def test_a_clip_finds_its_own_video_and_a_range_finds_what_it_shows(
+    shared: VideoIndex, clips: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in clips:
+        assert ids(shared.search_video(clips[name]))[0] == video_id(clips[name])
+    mixed = colours_clip(tmp_path / "mixed.mp4", "green", "red")
+    assert ids(shared.search_video(mixed, start_s=2.2))[0] == video_id(clips["red"])
+    assert ids(shared.search_video(mixed, end_s=1.8))[0] == video_id(clips["green"])
+
+
+def test_a_stored_video_leaves_itself_out_unless_asked(shared: VideoIndex, clips: dict[str, Path]) -> None:
+    own = video_id(clips["red"])
+    assert own not in ids(shared.search_stored(own))
+    assert ids(shared.search_stored(own, SearchOptions(include_self=True)))[0] == own
+
+
+def test_a_range_of_a_stored_video_is_only_what_it_shows(shared: VideoIndex, clips: dict[str, Path]) -> None:
+    own = video_id(clips["long"])
+    options = SearchOptions(include_self=True)
+    (moment, *_) = shared.search_stored(own, options, start_s=6.0, end_s=8.0).hits[0].moments
+    assert 6.0 <= moment.best_s < 8.0
+
+
+def test_a_range_without_a_stored_frame_is_read_from_the_file(shared: VideoIndex, clips: dict[str, Path]) -> None:
+    own = video_id(clips["long"])
+    segment = shared._catalogue.segments(own)[1].features
+    assert all(not 6.05 <= at_s < 6.15 for at_s in segment.times_s)
+    (moment, *_) = shared.search_stored(own, SearchOptions(include_self=True), start_s=6.05, end_s=6.15).hits[0].moments
+    assert 6.0 <= moment.best_s < 8.0
+
+
+@pytest.mark.parametrize("bounds", [(3.0, 3.0), (5.0, 4.0), (-1.0, 2.0), (99.0, None), (float("nan"), None)])
+def test_empty_ranges_are_refused(
+    shared: VideoIndex, clips: dict[str, Path], bounds: tuple[float, float | None]
+) -> None:
+    start_s, end_s = bounds
+    with pytest.raises(InvalidQuery):
+        shared.search_stored(video_id(clips["long"]), start_s=start_s, end_s=end_s)
+    with pytest.raises(InvalidQuery):
+        shared.search_video(clips["long"], start_s=start_s, end_s=end_s)
+
+
+def test_a_clip_longer_than_the_limit_is_refused_but_a_range_of_it_is_not(
+    tmp_path: Path, clips: dict[str, Path]
+) -> None:
+    with VideoIndex.open(tmp_path / "data", FakeModel(), IndexConfig(max_query_s=5.0)) as index:
+        with pytest.raises(VideoTooLong):
+            index.search_video(clips["long"])
+        assert index.search_video(clips["long"], end_s=4.0).hits == ()
+
+
+@pytest.mark.parametrize("query", ["", "  \n", "x" * 2001])
+def test_empty_and_overlong_queries_are_refused(shared: VideoIndex, query: str) -> None:
+    with pytest.raises(InvalidQuery):
+        shared.search_text(query)
+
+
+def test_odd_text_is_searched_and_a_cut_query_is_said(shared: VideoIndex) -> None:
+    assert shared.search_text("red \ud800 \0").hits
+    assert [code for code, _ in shared.search_text("red " * 9).warnings] == ["query_truncated"]
+    assert shared.search_text("red").warnings == ()
+
+
+def test_adding_waits_for_a_worker_and_what_is_pending_is_no_query(index: VideoIndex, clips: dict[str, Path]) -> None:
+    added = index.add(clips["red"])
+    assert (added.video_id, added.is_duplicate) == (video_id(clips["red"]), False)
+    assert index.get(added.video_id).status == "pending"
+    assert index.get(added.video_id).size_bytes == clips["red"].stat().st_size
+    assert [code for code, _ in index.search_text("red").warnings] == ["index_empty"]
+    with pytest.raises(InvalidQuery, match="pending"):
+        index.search_stored(added.video_id)
+    work_off(index)
+    assert index.job(added.job_id).status == "succeeded"
+    assert ids(index.search_text("red")) == [added.video_id]
+
+
+def test_the_same_content_is_the_same_video(index: VideoIndex, clips: dict[str, Path], tmp_path: Path) -> None:
+    first = index.add(clips["red"], title="First")
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(clips["red"].read_bytes())
+    again = index.add(copy)
+    assert (again.video_id, again.job_id, again.is_duplicate) == (first.video_id, first.job_id, True)
+    assert index.get(first.video_id).title == "First"
+    with pytest.raises(DuplicateVideo):
+        index.add(copy, on_duplicate="error")
+
+
+def test_what_is_no_file_is_refused(index: VideoIndex, tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(FileMissing):
+        index.add(tmp_path / "absent.mp4")
+    with pytest.raises(UnsupportedMedia, match="not a file"):
+        index.add(tmp_path)
+    with pytest.raises(UnsupportedMedia, match="empty"):
+        index.add(tmp_path / "empty.mp4")
+    with pytest.raises(FileMissing):
+        index.search_video(tmp_path / "absent.mp4")
+    assert index.list() == ((), None)
+
+
+def test_a_file_that_is_no_video_fails_its_job_with_a_reason(index: VideoIndex, tmp_path: Path) -> None:
+    text = tmp_path / "text.mp4"
+    text.write_text("not a video " * 100)
+    added = index.add(text)
+    work_off(index)
+    assert (index.job(added.job_id).status, index.job(added.job_id).error_code) == ("failed", "unsupported_media")
+    with pytest.raises(MediaError):
+        index.search_video(text)
+
+
+def test_removing_takes_it_out_of_search_and_deletes_only_what_is_managed(
+    index: VideoIndex, clips: dict[str, Path], tmp_path: Path
+) -> None:
+    managed = index.folder / "media" / "own.mp4"
+    managed.parent.mkdir(parents=True)
+    managed.write_bytes(clips["green"].read_bytes())
+    green = index.add(managed, is_managed=True).video_id
+    red = index.add(clips["red"]).video_id
+    work_off(index)
+    thumbnail = index.thumbnail(green, 0.5)
+    assert set(ids(index.search_text("green"))) == {green, red}
+    index.remove(green)
+    assert ids(index.search_text("green")) == [red]
+    assert not managed.exists()
+    assert not thumbnail.exists()
+    index.remove(red)
+    assert index.search_text("red").hits == ()
+    assert clips["red"].exists()
+    for gone in (green, "unknown"):
+        with pytest.raises(NotFound):
+            index.remove(gone)
+        with pytest.raises(NotFound):
+            index.search_stored(gone)
+
+
+def test_a_removed_video_can_be_added_again(index: VideoIndex, clips: dict[str, Path]) -> None:
+    red = index.add(clips["red"]).video_id
+    work_off(index)
+    index.remove(red)
+    assert index.add(clips["red"]).video_id == red
+    work_off(index)
+    assert ids(index.search_text("red")) == [red]
+
+
+def test_updates_are_seen_by_filters_at_once(index: VideoIndex, clips: dict[str, Path]) -> None:
+    red = index.add(clips["red"], metadata={"tags": ["a"]}).video_id
+    green = index.add(clips["green"], metadata={"tags": ["b"]}).video_id
+    work_off(index)
+    with_b = SearchOptions(filter={"tags": "b"})
+    assert ids(index.search_text("red", with_b)) == [green]
+    index.update(red, title="Red", metadata={"tags": ["b"]})
+    answer = index.search_text("red", with_b)
+    assert ids(answer) == [red, green]
+    assert answer.hits[0].video.title == "Red"
+
+
+def test_two_indexes_on_one_folder_see_each_other_at_once(index: VideoIndex, clips: dict[str, Path]) -> None:
+    with VideoIndex.open(index.folder, FakeModel(), CONFIG) as other:
+        red = index.add(clips["red"]).video_id
+        work_off(other)
+        assert ids(index.search_text("red")) == ids(other.search_text("red")) == [red]
+        other.remove(red)
+        assert index.search_text("red").hits == ()
+
+
+def test_a_restart_finds_the_same(tmp_path: Path, clips: dict[str, Path]) -> None:
+    with VideoIndex.open(tmp_path, FakeModel(), CONFIG) as index:
+        for path in clips.values():
+            index.add(path)
+        work_off(index)
+        before = index.search_text("yellow blue")
+    with VideoIndex.open(tmp_path, FakeModel(), CONFIG) as index:
+        after = index.search_text("yellow blue")
+    assert after.hits == before.hits
+    assert after.total_indexed == 3
+
+
+def test_data_of_another_model_is_refused(tmp_path: Path) -> None:
+    VideoIndex.open(tmp_path, FakeModel()).close()
+    with pytest.raises(ModelMismatch):
+        VideoIndex.open(tmp_path, FakeModel(fingerprint="fake-2"))
+
+
+def test_a_thumbnail_shows_its_second_and_is_made_once(shared: VideoIndex, clips: dict[str, Path]) -> None:
+    from PIL import Image
+
+    own = video_id(clips["long"])
+    path = shared.thumbnail(own, 7.0)
+    assert path == shared.folder / "thumbnails" / own / "7000.jpg"
+    with Image.open(path) as picture:
+        assert picture.format == "JPEG"
+        colour = np.asarray(picture.convert("RGB")).reshape(-1, 3).mean(0)
+    assert np.abs(colour - COLOURS["blue"]).max() < 12
+    stamp = path.stat().st_mtime_ns
+    assert shared.thumbnail(own, 7.0).stat().st_mtime_ns == stamp
+    assert shared.thumbnail(own, 1e9).is_file()
+    assert shared.thumbnail(own, -5.0).name == "0.jpg"
+    assert not list(path.parent.glob("*.part"))
+    with pytest.raises(InvalidQuery):
+        shared.thumbnail(own, float("inf"))
+    with pytest.raises(NotFound):
+        shared.thumbnail("unknown", 0.0)
+
+
+def test_a_thumbnail_of_a_file_that_is_gone_is_a_clear_error(index: VideoIndex, tmp_path: Path) -> None:
+    path = solid_clip(tmp_path / "gone.mp4", COLOURS["red"], 1.0)
+    added = index.add(path)
+    path.unlink()
+    with pytest.raises(FileMissing):
+        index.thumbnail(added.video_id, 0.0)
+
+
+def test_writing_whole_leaves_nothing_behind_when_it_fails(tmp_path: Path) -> None:
+    place = tmp_path / "folder"
+    place.mkdir()
+    (place / "inside").touch()
+    with pytest.raises(OSError):
+        write_whole(place, b"data")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_stats_count(shared: VideoIndex) -> None:
+    stats = shared.stats()
+    assert (stats["videos"], stats["segments"], stats["generation"]) == (3, 5, 3)
+    assert stats["jobs"]["succeeded"] == 3
+    assert (stats["model"], stats["fingerprint"], stats["unreadable"]) == ("fake", "fake-1", {})
+    assert stats["bytes"]["catalogue"] > 0
+
+
+def test_jobs_can_be_listed_cancelled_and_tried_again(index: VideoIndex, clips: dict[str, Path]) -> None:
+    added = index.add(clips["red"])
+    assert [job.id for job in index.jobs()[0]] == [added.job_id]
+    assert index.cancel_job(added.job_id).status == "cancelled"
+    work_off(index)
+    assert index.search_text("red").hits == ()
+    assert index.retry_job(added.job_id).status == "queued"
+    work_off(index)
+    assert ids(index.search_text("red")) == [added.video_id]
+
+
+def test_many_threads_search_while_videos_come_and_go(index: VideoIndex, clips: dict[str, Path]) -> None:
+    red = index.add(clips["red"]).video_id
+    work_off(index)
+    wrong: list[str] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            found = ids(index.search_text("red"))
+            if found[:1] != [red]:
+                wrong.append(f"found {found}")
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for _ in range(3):
+            green = index.add(clips["green"]).video_id
+            work_off(index)
+            index.remove(green)
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert wrong == []
+
+
+def test_closing_twice_is_fine(tmp_path: Path) -> None:
+    index = VideoIndex.open(tmp_path, FakeModel())
+    index.close()
+    index.close()

@@ -1,0 +1,312 @@
+"""The worker: every job ends somehow, with a reason that says why."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from indexer.catalogue import Catalogue
+from indexer.errors import CatalogueBusy, ModelMismatch, SandboxClosed, StorageFull
+from indexer.pipeline import PipelineConfig
+from indexer.records import AddResult, Frames, Job, MediaInfo, SegmentFeatures
+from indexer.worker import Worker, WorkerConfig
+from model.types import Pixels, VideoFeatures
+from tests.support.catalogues import Clock
+from tests.support.fake_sandbox import FakeSandbox, write_fake_video
+from tests.support.fakes import FakeModel
+from tests.unit.indexer.test_pipeline import video_at
+
+CONFIG = WorkerConfig(
+    lease_s=10.0, heartbeat_s=3.0, poll_s=0.01, pipeline=PipelineConfig(max_segment_s=2.0, batch_segments=1)
+)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, clock: Clock) -> Iterator[Catalogue]:
+    with Catalogue(tmp_path / "catalogue.sqlite", clock=clock) as opened:
+        yield opened
+
+
+def add_file(catalogue: Catalogue, path: Path) -> AddResult:
+    """Add a file as VideoIndex does."""
+    video = video_at(path)
+    return catalogue.add_video(
+        path=path,
+        sha256=video.sha256,
+        size_bytes=video.size_bytes,
+        title=path.stem,
+        metadata={},
+        is_managed=False,
+        on_duplicate="skip",
+    )
+
+
+def worker(catalogue: Catalogue, sandbox: FakeSandbox | None = None, model: FakeModel | None = None) -> Worker:
+    return Worker(catalogue, sandbox or FakeSandbox(), model or FakeModel(), CONFIG, owner="w1")
+
+
+class Hooked(FakeSandbox):
+    """Runs something before each reading of frames."""
+
+    def __init__(self, before: Callable[[], object]) -> None:
+        super().__init__()
+        self._before = before
+
+    def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
+        self._before()
+        return super().read_frames(path, instants_s)
+
+
+def test_a_video_is_indexed(catalogue: Catalogue, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "vidgrain.worker")
+    added = add_file(catalogue, write_fake_video(tmp_path / "v", 5.0, "red"))
+    job = worker(catalogue).run_once()
+    assert job is not None
+    assert (job.id, job.status, job.stage) == (added.job_id, "succeeded", "done")
+    video = catalogue.get_video(added.video_id)
+    assert (video.status, video.num_segments) == ("ready", len(catalogue.segments(video.id)))
+    assert job.progress_done == job.progress_total == video.num_segments > 1
+    assert [record.message for record in caplog.records] == ["job_claimed", "job_succeeded", "job_left"]
+    assert {(record.job_id, record.video_id) for record in caplog.records} == {(job.id, video.id)}  # type: ignore[attr-defined]
+
+
+def test_without_work_there_is_nothing_to_do(catalogue: Catalogue) -> None:
+    assert worker(catalogue).run_once() is None
+
+
+def test_a_catalogue_of_another_model_is_refused_at_once(catalogue: Catalogue) -> None:
+    worker(catalogue)
+    with pytest.raises(ModelMismatch):
+        worker(catalogue, model=FakeModel(fingerprint="fake-2"))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "error_code"),
+    [
+        (lambda path: path.write_text("letter"), "unsupported_media"),
+        (lambda path: write_fake_video(path, 20.0, "red", bad_from_s=9.0), "video_undecodable"),
+        (lambda path: write_fake_video(path, 1e6, "red"), "video_too_long"),
+    ],
+)
+def test_a_fault_of_the_media_is_final(
+    catalogue: Catalogue, tmp_path: Path, prepare: Callable[[Path], object], error_code: str
+) -> None:
+    prepare(tmp_path / "v")
+    added = add_file(catalogue, tmp_path / "v")
+    job = worker(catalogue).run_once()
+    assert job is not None
+    assert (job.status, job.error_code, job.attempt) == ("failed", error_code, 1)
+    video = catalogue.get_video(added.video_id)
+    assert (video.status, video.error_code) == ("failed", error_code)
+    assert video.error_message
+    assert catalogue.segments(video.id) == ()
+
+
+def test_a_file_that_is_gone_or_changed_fails_with_that_reason(catalogue: Catalogue, tmp_path: Path) -> None:
+    for name in "ab":
+        add_file(catalogue, write_fake_video(tmp_path / name, 3.0, "red"))
+    (tmp_path / "a").unlink()
+    write_fake_video(tmp_path / "b", 3.0, "blue")
+    jobs = [worker(catalogue).run_once() for _ in "ab"]
+    assert [job and job.error_code for job in jobs] == ["file_missing", "file_changed"]
+
+
+class BrokenModel(FakeModel):
+    """Fails in its first calls."""
+
+    def __init__(self, num_failures: int) -> None:
+        super().__init__()
+        self.num_failures = num_failures
+
+    def encode_video(self, segments: Sequence[Pixels]) -> VideoFeatures:
+        self.num_failures -= 1
+        if self.num_failures >= 0:
+            raise RuntimeError("out of something")
+        return super().encode_video(segments)
+
+
+def test_other_errors_are_tried_again_after_a_pause(catalogue: Catalogue, tmp_path: Path, clock: Clock) -> None:
+    add_file(catalogue, write_fake_video(tmp_path / "v", 3.0, "red"))
+    broken = worker(catalogue, model=BrokenModel(2))
+    job = broken.run_once()
+    assert job is not None
+    assert (job.status, job.error_code, job.error_message) == ("queued", "internal", "RuntimeError: out of something")
+    assert broken.run_once() is None
+    clock.pass_s(2)
+    assert broken.run_once() is not None
+    clock.pass_s(4)
+    job = broken.run_once()
+    assert job is not None
+    assert (job.status, job.attempt) == ("succeeded", 3)
+
+
+def test_attempts_come_to_an_end(catalogue: Catalogue, tmp_path: Path, clock: Clock) -> None:
+    added = add_file(catalogue, write_fake_video(tmp_path / "v", 3.0, "red"))
+    broken = worker(catalogue, model=BrokenModel(99))
+    for _ in range(3):
+        broken.run_once()
+        clock.pass_s(1000)
+    assert broken.run_once() is None
+    assert catalogue.get_job(added.job_id).status == "failed"
+    assert catalogue.get_video(added.video_id).error_message == "RuntimeError: out of something"
+
+
+def test_a_cancel_is_honoured_between_batches(catalogue: Catalogue, tmp_path: Path) -> None:
+    added = add_file(catalogue, write_fake_video(tmp_path / "v", 100.0, "red"))
+    sandbox = Hooked(lambda: catalogue.cancel_job(added.job_id))
+    job = worker(catalogue, sandbox).run_once()
+    assert job is not None
+    assert job.status == "cancelled"
+    assert len(sandbox.calls) < 6
+    assert catalogue.get_video(added.video_id).error_code == "cancelled"
+
+
+def test_the_job_of_a_removed_video_is_dropped(
+    catalogue: Catalogue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "vidgrain.worker")
+    added = add_file(catalogue, write_fake_video(tmp_path / "v", 100.0, "red"))
+    is_removed = threading.Event()
+
+    def remove() -> None:
+        if not is_removed.is_set():
+            is_removed.set()
+            catalogue.remove_video(added.video_id)
+
+    job = worker(catalogue, Hooked(remove)).run_once()
+    assert job is not None
+    assert job.status == "cancelled"
+    assert "job_lost" in caplog.messages
+    assert len(catalogue.segment_ids(None, None)) == 0
+
+
+def test_work_whose_lease_was_lost_is_not_published(catalogue: Catalogue, tmp_path: Path, clock: Clock) -> None:
+    added = add_file(catalogue, write_fake_video(tmp_path / "v", 5.0, "red"))
+    taken: list[Job | None] = []
+
+    def sleep_too_long() -> None:
+        if not taken:
+            clock.pass_s(11)
+            taken.append(catalogue.claim_job("w2", 10))
+
+    worker(catalogue, Hooked(sleep_too_long)).run_once()
+    job = catalogue.get_job(added.job_id)
+    assert (job.status, job.owner, job.attempt) == ("running", "w2", 2)
+    assert catalogue.count() == (0, 0)
+
+
+def test_the_lease_is_renewed_while_one_step_takes_long(tmp_path: Path) -> None:
+    """The reading waits until the lease has been renewed twice; only a thread of its own can do that."""
+    renewed = threading.Semaphore(0)
+
+    class Watched(Catalogue):
+        def heartbeat(self, *arguments: object) -> Job:  # type: ignore[override]
+            if threading.current_thread().name == "heartbeat":
+                renewed.release()
+            return super().heartbeat(*arguments)  # type: ignore[arg-type]
+
+    with Watched(tmp_path / "catalogue.sqlite") as catalogue:
+        add_file(catalogue, write_fake_video(tmp_path / "v", 1.0, "red"))
+        waits = Hooked(lambda: [renewed.acquire(timeout=30) for _ in range(2)])
+        job = Worker(catalogue, waits, FakeModel(), WorkerConfig(heartbeat_s=0.01)).run_once()
+    assert job is not None
+    assert job.status == "succeeded"
+
+
+def test_a_worker_that_is_stopped_gives_its_job_back(catalogue: Catalogue, tmp_path: Path) -> None:
+    added = add_file(catalogue, write_fake_video(tmp_path / "v", 100.0, "red"))
+    stop = threading.Event()
+    worker(catalogue, Hooked(stop.set)).run(stop)
+    job = catalogue.get_job(added.job_id)
+    assert (job.status, job.owner) == ("queued", None)
+    assert job.max_attempts - job.attempt == 3
+    assert catalogue.claim_job("w2", 10) is not None, "at once, without waiting for the lease"
+
+
+def test_ctrl_c_gives_the_job_back_too(catalogue: Catalogue, tmp_path: Path) -> None:
+    added = add_file(catalogue, write_fake_video(tmp_path / "v", 3.0, "red"))
+
+    class Interrupted(FakeModel):
+        def encode_video(self, segments: Sequence[Pixels]) -> VideoFeatures:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        worker(catalogue, model=Interrupted()).run_once()
+    assert catalogue.get_job(added.job_id).status == "queued"
+
+
+def test_a_sandbox_that_is_being_closed_costs_no_attempt(catalogue: Catalogue, tmp_path: Path) -> None:
+    added = add_file(catalogue, write_fake_video(tmp_path / "v", 3.0, "red"))
+
+    def close() -> None:
+        raise SandboxClosed("Decoding was stopped: the sandbox is closed.")
+
+    worker(catalogue, Hooked(close)).run_once()
+    job = catalogue.get_job(added.job_id)
+    assert (job.status, job.max_attempts - job.attempt) == ("queued", 3)
+
+
+def test_run_works_off_the_queue_and_then_waits(catalogue: Catalogue, tmp_path: Path) -> None:
+    for n in range(3):
+        add_file(catalogue, write_fake_video(tmp_path / f"v{n}", 3.0, "red"))
+    stop = threading.Event()
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        stop.set()
+
+    Worker(catalogue, FakeSandbox(), FakeModel(), CONFIG, wait=wait).run(stop)
+    assert catalogue.count_jobs()["succeeded"] == 3
+    assert waits == [CONFIG.poll_s]
+
+
+def test_run_outlives_a_full_disk_and_a_busy_catalogue(tmp_path: Path) -> None:
+    troubles = [StorageFull("full"), CatalogueBusy("busy")]
+
+    class Troubled(Catalogue):
+        def claim_job(self, owner: str, lease_s: float, now_s: float | None = None) -> Job | None:
+            if troubles:
+                raise troubles.pop()
+            return super().claim_job(owner, lease_s, now_s)
+
+    with Troubled(tmp_path / "catalogue.sqlite") as catalogue:
+        add_file(catalogue, write_fake_video(tmp_path / "v", 3.0, "red"))
+        stop = threading.Event()
+
+        def wait(seconds: float) -> None:
+            if catalogue.count_jobs()["succeeded"]:
+                stop.set()
+
+        Worker(catalogue, FakeSandbox(), FakeModel(), CONFIG, wait=wait).run(stop)
+        assert catalogue.count_jobs()["succeeded"] == 1
+
+
+def test_no_room_to_publish_is_tried_again_later(tmp_path: Path, clock: Clock) -> None:
+    is_full = [True]
+
+    class Full(Catalogue):
+        def publish(self, job: Job, media: MediaInfo, segments: Sequence[SegmentFeatures], fingerprint: str) -> None:
+            if is_full:
+                raise StorageFull("No room left.", "Free some.")
+            super().publish(job, media, segments, fingerprint)
+
+    with Full(tmp_path / "catalogue.sqlite", clock=clock) as catalogue:
+        add_file(catalogue, write_fake_video(tmp_path / "v", 3.0, "red"))
+        job = worker(catalogue).run_once()
+        assert job is not None
+        assert (job.status, job.error_code) == ("queued", "storage_full")
+        is_full.clear()
+        clock.pass_s(2)
+        job = worker(catalogue).run_once()
+        assert job is not None
+        assert job.status == "succeeded"
