@@ -1,0 +1,150 @@
+"""The composition root: settings -> model -> index -> the HTTP application with its routes and page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+from indexer.errors import BackendMissing
+from indexer.index import IndexConfig, VideoIndex
+from indexer.records import SearchOptions
+from service import bodies, edge
+from service.answers import Problem
+from service.readiness import Readiness
+from service.routes import health, indexing, jobs, search, videos
+from service.running import Running, WatchedWorker
+from service.settings import Settings
+from service.shared_cache import Wake
+from service.uploads import sweep
+
+log = logging.getLogger("vidgrain.app")
+
+WEB = Path(__file__).parent / "web"
+
+# Swagger UI sets styles on elements, which the rule for our own page forbids.
+_DOCS_HEADERS = {
+    "content-security-policy": f"{edge.SAFE_HEADERS['content-security-policy']}; style-src 'self' 'unsafe-inline'"
+}
+
+_DESCRIPTION = """Video-text search: type a sentence or drop a clip, and land on the right second.
+
+Every path is here at the root and under `/v1`. Times are seconds. Every failure is `application/problem+json` with a
+stable `code`, and every answer carries an `X-Request-ID`."""
+
+
+def open_index(settings: Settings) -> VideoIndex:
+    """The index that the settings name, with its model loaded.
+
+    Raises: ModelError if the model can't be had, ModelMismatch if the data are another model's, IndexerError.
+    """
+    import torch
+
+    from model.registry import load_model
+
+    if settings.torch_threads is not None:
+        torch.set_num_threads(settings.torch_threads)
+    model = load_model(settings.model, device=settings.device, num_frames=settings.num_frames)
+    config = IndexConfig(
+        decoder=settings.decoder,
+        decode_timeout_s=settings.decode_timeout_s,
+        decode_memory_bytes=settings.decode_memory_bytes,
+        max_segment_s=settings.max_segment_s,
+        max_video_s=settings.max_video_s,
+        lease_s=settings.lease_s,
+        heartbeat_s=settings.lease_s / 4,
+    )
+    return VideoIndex.open(settings.data, model, config)
+
+
+def create_app(settings: Settings, index: VideoIndex | None = None, *, worker: WatchedWorker | None = None) -> FastAPI:
+    """The application. index: one that is open already and that its owner closes; else it is opened at the start.
+
+    worker: the worker process that the caller runs beside it, watched by /readyz.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        opened = index if index is not None else await run_in_threadpool(open_index, settings)
+        app.state.running = running = _running(settings, opened, worker)
+        num_swept = await run_in_threadpool(sweep, running.incoming)
+        log.info("service_started", extra={"model": opened.model.spec.name, "uploads_swept": num_swept})
+        try:
+            yield
+        finally:
+            running.wake.close()
+            if index is None:
+                await run_in_threadpool(opened.close)
+            log.info("service_stopped")
+
+    app = FastAPI(
+        title="Vidgrain",
+        version=health.installed_version(),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
+    )
+    for router in (search.router, indexing.router, videos.router, jobs.router, health.router):
+        app.include_router(router)
+        app.include_router(router, prefix="/v1", include_in_schema=False)
+    edge.install(app)
+    _add_pages(app)
+    _complete_document(app)
+    return app
+
+
+def _running(settings: Settings, index: VideoIndex, worker: WatchedWorker | None) -> Running:
+    def probe() -> None:
+        index.search_text("a video", SearchOptions(top_k=1, candidates=1))
+
+    return Running(settings, index, Wake(settings.redis_url), Readiness(probe), worker)
+
+
+def _complete_document(app: FastAPI) -> None:
+    """Give the OpenAPI document the bodies that our own readers take, and the problems that every route may answer."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = bodies.with_bodies(plain(), Problem)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _add_pages(app: FastAPI) -> None:
+    """The page at /, its files at /web, and /docs with Swagger UI out of an installed package: no other host."""
+    app.mount("/web", StaticFiles(directory=WEB), name="web")
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(WEB / "index.html", media_type="text/html")
+
+    assets = _swagger_assets()
+    if assets is not None:
+        app.mount("/docs/assets", StaticFiles(directory=assets), name="docs-assets")
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> FileResponse:
+        if assets is None:
+            raise BackendMissing("The docs page needs Swagger UI's files.", "Install the package fastapi-offline.")
+        return FileResponse(WEB / "docs.html", media_type="text/html", headers=_DOCS_HEADERS)
+
+
+def _swagger_assets() -> Path | None:
+    """The folder with Swagger UI's files, None where the package that carries them is not installed."""
+    found = find_spec("fastapi_offline")
+    places = found.submodule_search_locations if found is not None else None
+    folder = Path(places[0]) / "static" if places else None
+    return folder if folder is not None and (folder / "swagger-ui-bundle.js").is_file() else None

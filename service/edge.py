@@ -1,0 +1,154 @@
+"""What every request passes: its id, safe headers, one log line, and a last resort that turns any error into a problem.
+
+Plain ASGI, so that streams stay streams. This file knows no route.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from model.errors import VidgrainError
+from service.bodies import from_validation
+from service.errors import (
+    PROBLEM_TYPE,
+    ForbiddenOrigin,
+    Internal,
+    InvalidRequest,
+    MalformedBody,
+    MethodNotAllowed,
+    NoSuchPage,
+    ServiceError,
+    problem,
+    status_and_title,
+)
+from service.incoming_body import IncomingBody
+from service.observability import new_request_id, request_id_var
+
+log = logging.getLogger("vidgrain.edge")
+
+SAFE_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
+    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+}
+
+
+class Edge:
+    """The outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; other kinds of connection go through untouched."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        request_id = new_request_id(headers.get("x-request-id"))
+        token = request_id_var.set(request_id)
+        began_s, status = time.monotonic(), 0
+        body, closes = IncomingBody(receive, headers), False
+
+        async def send_safely(message: Message) -> None:
+            nonlocal status, closes
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                await body.finish_if_small()
+                closes = body.is_unread
+                _complete_headers(message, request_id, closes)
+            elif closes and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await body.run_out()
+                message = {"type": "http.response.body", "body": b""}
+            await send(message)
+
+        try:
+            _check_origin(scope, headers)
+            await self._app(scope, body.receive, send_safely)
+        except Exception as error:  # the top: any error becomes an answer, or ends a body that has begun
+            if status:
+                log.exception("answer_broke_off")
+                raise
+            await answer(error)(scope, body.receive, send_safely)
+        finally:
+            fields = {"method": scope["method"], "path": scope["path"][:500], "status": status}
+            log.info("request_served", extra=fields | {"took_ms": round((time.monotonic() - began_s) * 1000, 1)})
+            request_id_var.reset(token)
+
+
+def install(app: FastAPI) -> None:
+    """Have this file answer every error of the application."""
+
+    async def handle(_: Request, error: Exception) -> Response:
+        return answer(error)
+
+    for kind in (VidgrainError, HTTPException, RequestValidationError, ClientDisconnect):
+        app.add_exception_handler(kind, handle)
+    app.add_middleware(Edge)
+
+
+def answer(error: Exception) -> Response:
+    """The problem that says this error. What we did not foresee is logged with its traceback and told as `internal`."""
+    said = _translate(error)
+    status, _ = status_and_title(said)
+    if status >= 500:
+        log.error("request_failed", extra={"code": said.code, "detail": str(said)}, exc_info=error)
+    body = problem(said, request_id_var.get() or "")
+    for name in ("detail", "hint"):
+        if name in body:
+            body[name] = without_folders(body[name])
+    headers: Mapping[str, str] = said.headers if isinstance(said, ServiceError) else {}
+    return JSONResponse(body, status, headers=dict(headers), media_type=PROBLEM_TYPE)
+
+
+def without_folders(text: str) -> str:
+    """The text with absolute paths cut down to their last part: where files lie on the server is not told."""
+    return re.sub(r"(?<![\w:/.])/(?:[^/\s'\"]+/)+(?=[^/\s'\"])", "", text)
+
+
+def _translate(error: Exception) -> VidgrainError:
+    if isinstance(error, VidgrainError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return from_validation([e | {"loc": e["loc"][1:]} for e in error.errors()], "request")
+    if isinstance(error, ClientDisconnect):
+        return MalformedBody("the client left before its request was whole")
+    if isinstance(error, HTTPException):
+        if error.status_code == 404:
+            return NoSuchPage("there is nothing at this path", "The paths are listed at /docs.")
+        if error.status_code == 405:
+            return MethodNotAllowed("this path does not take that method", headers=error.headers)
+        if error.status_code < 500:
+            return InvalidRequest(str(error.detail), headers=error.headers)
+    return Internal("something failed on our side", "The server's log has the reason under this request_id.")
+
+
+def _complete_headers(start: Message, request_id: str, closes: bool) -> None:
+    sent = MutableHeaders(raw=start.setdefault("headers", []))
+    sent["x-request-id"] = request_id
+    for name, value in SAFE_HEADERS.items():
+        sent.setdefault(name, value)
+    if closes:
+        sent["connection"] = "close"
+
+
+def _check_origin(scope: Scope, headers: Headers) -> None:
+    """Browsers say where a request was made; there is no login here, so pages of other sites may only read."""
+    if scope["method"] not in {"GET", "HEAD", "OPTIONS"} and headers.get("sec-fetch-site") in {
+        "cross-site",
+        "same-site",
+    }:
+        raise ForbiddenOrigin("a page of another site may not send this", "Call the API from your own server instead.")

@@ -1,0 +1,175 @@
+"""How the command line shows what the index answers: tables for people, dictionaries for --json. Knows no command."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from indexer.records import Job, SearchAnswer, Video
+
+stderr = Console(stderr=True, highlight=False)
+stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+@contextmanager
+def followed() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on stderr, moved by calling what it gives: (what, done, total)."""
+    with Progress(console=stderr) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield tell
+
+
+def clock(seconds: float) -> str:
+    """Seconds as a person reads a player: 7.2 -> '0:07.2', 3725 -> '1:02:05.0'."""
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    tail = f"{rest // 10:02d}.{rest % 10}"
+    return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
+
+
+def answer_table(answer: SearchAnswer, title: str) -> Table:
+    """Hits as rows: rank, score, video, best second and the stretch around it."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for heading, justify in (("rank", "right"), ("score", "right"), ("video", "left"), ("best second", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    table.add_column("moment", justify="right")
+    for hit in answer.hits:
+        best = hit.moments[0] if hit.moments else None
+        table.add_row(
+            str(hit.rank),
+            f"{hit.score:.3f}",
+            hit.video.title,
+            clock(best.best_s) if best else "",
+            f"{clock(best.start_s)} - {clock(best.end_s)}" if best else "",
+        )
+    return table
+
+
+def answer_dict(answer: SearchAnswer) -> dict[str, Any]:
+    """A search's answer for --json; names as in the HTTP answer."""
+    return {
+        "results": [
+            {
+                "rank": hit.rank,
+                "video_id": hit.video.id,
+                "title": hit.video.title,
+                "path": str(hit.video.path),
+                "score": hit.score,
+                "recall_rank": hit.recall_rank,
+                "grains": dict(hit.grains),
+                "moments": [
+                    {"start_s": m.start_s, "end_s": m.end_s, "best_s": m.best_s, "score": m.score} for m in hit.moments
+                ],
+                "metadata": dict(hit.video.metadata),
+            }
+            for hit in answer.hits
+        ],
+        "total_indexed": answer.total_indexed,
+        "candidates": answer.num_candidates,
+        "effective": dict(answer.effective),
+        "timings_ms": dict(answer.timings_ms),
+        "warnings": [{"code": code, "message": message} for code, message in answer.warnings],
+    }
+
+
+def videos_table(videos: Sequence[Video]) -> Table:
+    """Videos as rows; a failed one with its reason."""
+    table = Table("id", "status", "length", "segments", "title", "reason")
+    for video in videos:
+        length = clock(video.media.duration_s) if video.media else ""
+        reason = f"{video.error_code}: {video.error_message}" if video.error_code else ""
+        table.add_row(video.id, video.status, length, str(video.num_segments), video.title, reason)
+    return table
+
+
+def video_dict(video: Video) -> dict[str, Any]:
+    """A video for --json."""
+    media = video.media
+    return {
+        "video_id": video.id,
+        "title": video.title,
+        "status": video.status,
+        "path": str(video.path),
+        "size_bytes": video.size_bytes,
+        "num_segments": video.num_segments,
+        "duration_s": media.duration_s if media else None,
+        "width": media.width if media else None,
+        "height": media.height if media else None,
+        "fps": media.fps if media else None,
+        "codec": media.codec if media else None,
+        "metadata": dict(video.metadata),
+        "created_at": _utc(video.created_at),
+        "indexed_at": _utc(video.indexed_at),
+        "error": _error(video.error_code, video.error_message),
+    }
+
+
+def jobs_table(jobs: Sequence[Job]) -> Table:
+    """Jobs as rows; a failed one with its reason."""
+    table = Table("id", "video", "status", "stage", "progress", "attempt", "reason")
+    for job in jobs:
+        reason = f"{job.error_code}: {job.error_message}" if job.error_code else ""
+        progress = f"{job.progress_done}/{job.progress_total}" if job.progress_total else ""
+        attempt = f"{job.attempt}/{job.max_attempts}"
+        table.add_row(job.id, job.video_id, job.status, job.stage, progress, attempt, reason)
+    return table
+
+
+def job_dict(job: Job) -> dict[str, Any]:
+    """A job for --json."""
+    return {
+        "job_id": job.id,
+        "video_id": job.video_id,
+        "kind": job.kind,
+        "status": job.status,
+        "stage": job.stage,
+        "progress": {"done": job.progress_done, "total": job.progress_total, "unit": "segments"},
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "created_at": _utc(job.created_at),
+        "started_at": _utc(job.started_at),
+        "finished_at": _utc(job.finished_at),
+        "error": _error(job.error_code, job.error_message),
+    }
+
+
+def recalls_table(result: Mapping[str, Any]) -> Table:
+    """An evaluation as rows: each direction and slice with R@1, R@5, R@10, median and mean rank."""
+    table = Table("what", "R@1", "R@5", "R@10", "MdR", "MnR")
+    rows = {key: result[key] for key in ("text_to_video", "video_to_text") if key in result}
+    for name, slice_ in result.get("slices", {}).items():
+        rows[name] = slice_.get("text_to_video", slice_) if isinstance(slice_, Mapping) else {}
+    for name, row in rows.items():
+        recalls = [f"{row[k]:.3f}" if k in row else "" for k in ("r1", "r5", "r10")]
+        ranks = [f"{row[k]:.1f}" if k in row else "" for k in ("mdr", "mnr")]
+        table.add_row(name, *recalls, *ranks)
+    return table
+
+
+def _utc(epoch_s: float | None) -> str | None:
+    return None if epoch_s is None else datetime.datetime.fromtimestamp(epoch_s, datetime.UTC).isoformat()
+
+
+def _error(code: str | None, message: str | None) -> dict[str, str | None] | None:
+    return None if code is None else {"code": code, "message": message}

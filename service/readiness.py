@@ -1,0 +1,67 @@
+"""Whether searches are answered: a real one is made now and then, and waited for no longer than a moment.
+
+A model that hangs keeps its one probing thread; no second is sent after it. This file knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from model.errors import VidgrainError
+from service.errors import NotReady
+
+log = logging.getLogger("vidgrain.readiness")
+
+
+class Readiness:
+    """Runs `probe` at most every fresh_s seconds. Thread-safe."""
+
+    def __init__(self, probe: Callable[[], object], *, fresh_s: float = 15.0, patience_s: float = 5.0) -> None:
+        self._probe = probe
+        self._fresh_s = fresh_s
+        self._patience_s = patience_s
+        self._lock = threading.Lock()
+        self._under_way: threading.Event | None = None
+        self._began_s = 0.0
+        self._succeeded_s: float | None = None
+        self._reason = "no inference was made yet"
+
+    def check(self) -> float:
+        """Seconds since the last successful probe, made anew if that is stale. Raises: NotReady with the reason."""
+        age_s = self._age_s()
+        if age_s is not None and age_s < self._fresh_s:
+            return age_s
+        done = self._start()
+        if not done.wait(self._patience_s):
+            raise NotReady(f"a tiny inference has not come back for {time.monotonic() - self._began_s:.0f} s")
+        age_s = self._age_s()
+        if age_s is None or age_s >= self._fresh_s:
+            raise NotReady(self._reason)
+        return age_s
+
+    def _age_s(self) -> float | None:
+        succeeded_s = self._succeeded_s
+        return None if succeeded_s is None else time.monotonic() - succeeded_s
+
+    def _start(self) -> threading.Event:
+        with self._lock:
+            if self._under_way is None:
+                self._under_way = threading.Event()
+                self._began_s = time.monotonic()
+                threading.Thread(target=self._run, args=(self._under_way,), name="readiness", daemon=True).start()
+            return self._under_way
+
+    def _run(self, done: threading.Event) -> None:
+        try:
+            self._probe()
+            self._succeeded_s = time.monotonic()
+        except Exception as error:  # a loop's top: whatever it is, it is the reason that /readyz reports
+            self._succeeded_s = None
+            self._reason = f"a tiny inference failed: {error.code if isinstance(error, VidgrainError) else 'internal'}"
+            log.warning("readiness_failed", exc_info=True)
+        with self._lock:
+            self._under_way = None
+        done.set()

@@ -1,0 +1,62 @@
+"""/healthz, /readyz, /version, /index: how it stands."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from fastapi import APIRouter
+
+from service.answers import Health, IndexAnswer, Ready, Reason, Version
+from service.routes.responses import problems
+from service.running import Running, TheRunning
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/index", responses=problems())
+def index_counts(running: TheRunning) -> IndexAnswer:
+    """What the index holds."""
+    return IndexAnswer(**running.index.stats())
+
+
+@router.get("/healthz")
+def healthz() -> Health:
+    """The process answers. Says nothing of the model: see /readyz."""
+    return Health()
+
+
+@router.get("/readyz", responses=problems())
+def readyz(running: TheRunning) -> Ready:
+    """A real tiny search succeeded within the last 15 s, or just now. 503 with the reason otherwise."""
+    age_s = running.readiness.check()
+    worker = _worker(running)
+    warnings = (
+        [Reason(code="worker_stopped", message="searches are answered; new videos wait until the worker is back")]
+        if worker == "stopped"
+        else []
+    )
+    return Ready(worker=worker, last_inference_s_ago=round(age_s, 3), warnings=warnings)
+
+
+@router.get("/version", responses=problems())
+def version_(running: TheRunning) -> Version:
+    """What runs here."""
+    spec = running.index.model.spec
+    return Version(
+        name="vidgrain", version=installed_version(), api="v1", model=spec.name, fingerprint=spec.fingerprint
+    )
+
+
+def installed_version() -> str:
+    """The version of this distribution, "0+unknown" when it runs uninstalled."""
+    try:
+        return version("vidgrain")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+def _worker(running: Running) -> Literal["running", "stopped", "external"]:
+    if running.worker is None:
+        return "external"
+    return "running" if running.worker.pid is not None else "stopped"

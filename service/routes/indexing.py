@@ -1,0 +1,128 @@
+"""POST /index/video: a file comes in, by upload or by a path inside of the media roots, and a job is queued for it."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from indexer.errors import NotFound
+from indexer.records import AddResult, Job
+from service.answers import Added, JobAnswer
+from service.bodies import MULTIPART, checked, content_type, documented, parse, read_json
+from service.errors import InvalidRequest
+from service.paths import allowed_file
+from service.routes.responses import Responses, problems
+from service.running import Prefix, Running, TheRunning
+from service.schemas import AddByPath, AddFields, AddQuery
+from service.uploads import Upload, receive
+
+router = APIRouter(tags=["videos"])
+
+_POLL_S = 0.1
+_ENDED = frozenset({"succeeded", "failed", "cancelled"})
+_FORM = {
+    "file": {"type": "string", "format": "binary", "description": "The video."},
+    "title": {"type": "string", "maxLength": 500, "description": "The file's name if empty."},
+    "metadata": {"type": "object", "description": "A JSON object, written as text."},
+    "on_duplicate": {"type": "string", "enum": ["skip", "replace", "error"], "default": "skip"},
+}
+_LOCATION = {"Location": {"description": "The job to follow.", "schema": {"type": "string"}}}
+_SUCCESSES: Responses = {
+    200: {
+        "description": "The content was here already, or its job ended while we waited",
+        "model": Added,
+        "headers": _LOCATION,
+    },
+    202: {"description": "Taken in; follow the job", "headers": _LOCATION},
+}
+
+
+@router.post(
+    "/index/video",
+    status_code=202,
+    response_model=Added,
+    responses=problems(400, 403, 404, 409, 413, 415, 507) | _SUCCESSES,
+    openapi_extra=documented(AddByPath, form=_FORM),
+)
+async def add_video(
+    request: Request, response: Response, query: Annotated[AddQuery, Query()], running: TheRunning, prefix: Prefix
+) -> Added:
+    """Add a video. It is searchable when its job has succeeded; `?wait=` holds the answer until then."""
+    if content_type(request) == MULTIPART:
+        added = await _add_upload(request, running)
+    else:
+        body = await read_json(request, AddByPath)
+        added = await run_in_threadpool(_add_path, running, body)
+    await run_in_threadpool(running.wake.notify)
+    job = await _wait(request, running, added.job_id, query.wait)
+    links = JobAnswer.of(job, prefix).links
+    response.headers["location"] = links["self"]
+    if added.is_duplicate or (query.wait and job.status in _ENDED):
+        response.status_code = 200
+    return Added(
+        job_id=job.id,
+        video_id=added.video_id,
+        status=job.status,
+        is_duplicate=added.is_duplicate,
+        error=JobAnswer.of(job, prefix).error,
+        links={"job": links["self"], "video": links["video"]},
+    )
+
+
+async def _add_upload(request: Request, running: Running) -> AddResult:
+    limit, allowed = running.settings.max_upload_bytes, frozenset({"title", "metadata", "on_duplicate"})
+    async with receive(request, running.incoming, max_upload_bytes=limit, allowed=allowed) as form:
+        fields = _form_fields(form.fields)
+        return await run_in_threadpool(_add_file, running, form.upload, fields)
+
+
+def _form_fields(texts: dict[str, str]) -> AddFields:
+    values: dict[str, Any] = {name: text for name, text in texts.items() if text or name != "title"}
+    if "metadata" in values:
+        values["metadata"] = parse(values["metadata"], "metadata")
+    return checked(values, AddFields, "form")
+
+
+def _add_path(running: Running, body: AddByPath) -> AddResult:
+    path = allowed_file(body.path, running.settings.media_roots)
+    return running.index.add(path, title=body.title, metadata=body.metadata, on_duplicate=body.on_duplicate)
+
+
+def _add_file(running: Running, upload: Upload, fields: AddFields) -> AddResult:
+    if upload.size_bytes == 0:
+        raise InvalidRequest("file: it is empty", fields=[("file", "it is empty")])
+    title = fields.title or Path(upload.file_name).stem
+    with running.media_lock:
+        kept = upload.keep(running.media)
+        try:
+            return running.index.add(
+                kept, title=title, metadata=fields.metadata, on_duplicate=fields.on_duplicate, is_managed=True
+            )
+        finally:
+            if not _is_in_use(running, upload, kept):
+                kept.unlink(missing_ok=True)
+
+
+def _is_in_use(running: Running, upload: Upload, kept: Path) -> bool:
+    """Whether the content's video has this very file: a duplicate may have another one, and a refusal may have none."""
+    try:
+        return running.index.get(upload.sha256[:16]).path == kept.absolute()
+    except NotFound:
+        return False
+
+
+async def _wait(request: Request, running: Running, job_id: str, wait_s: float) -> Job:
+    """The job as it is, or as it has become after at most wait_s."""
+    ends_s = time.monotonic() + wait_s
+    read = partial(running.index.job, job_id)
+    while True:
+        job = await run_in_threadpool(read)
+        if job.status in _ENDED or time.monotonic() >= ends_s or await request.is_disconnected():
+            return job
+        await anyio.sleep(_POLL_S)

@@ -1,0 +1,31 @@
+"""What each route may answer besides its success, for the OpenAPI document: problems, by status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.errors import PROBLEM_TYPE
+
+_MEANINGS = {
+    400: "The body's syntax is broken",
+    403: "Not allowed from there, or not that path",
+    404: "No such thing",
+    409: "In conflict with what is there",
+    413: "Too large",
+    415: "A type that is not read here, or not a video",
+    416: "The range lies outside of the file",
+    422: "Understood, but not usable; `errors` names the fields",
+    500: "A fault of ours",
+    503: "Not ready, or a part is missing",
+    507: "The disk is full",
+}
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def problems(*statuses: int) -> Responses:
+    """`responses` of a route that can fail with these statuses, and with 422, 500 and 503 as all can."""
+    content = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        status: {"description": _MEANINGS[status], "content": content} for status in sorted({*statuses, 422, 500, 503})
+    }

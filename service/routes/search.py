@@ -1,0 +1,78 @@
+"""/search: by a sentence, by an uploaded clip, by a stretch of a video of the index."""
+
+from __future__ import annotations
+
+import uuid
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.concurrency import run_in_threadpool
+
+from indexer.errors import MediaError
+from service.answers import SearchResponse
+from service.bodies import MULTIPART, content_type, documented, json_body, read_json, validate
+from service.errors import EmptyQuery, QueryTooLong
+from service.routes.responses import problems
+from service.running import Prefix, Running, TheRunning
+from service.schemas import MAX_QUERY_CHARS, ClipRange, StoredSearch, TextSearch
+from service.uploads import receive
+
+router = APIRouter(tags=["search"])
+
+_CLIP_FORM = {
+    "file": {"type": "string", "format": "binary", "description": "The clip to search with; it is not kept."},
+    "options": {"$ref": "#/components/schemas/ClipRange"},
+}
+
+
+@router.post(
+    "/search/text",
+    response_model=SearchResponse,
+    responses=problems(400, 403, 413, 415),
+    openapi_extra=documented(TextSearch),
+)
+def search_text(
+    body: Annotated[TextSearch, Depends(json_body(TextSearch))], running: TheRunning, prefix: Prefix
+) -> SearchResponse:
+    """Videos and moments that show what a sentence says."""
+    if not body.query.strip():
+        raise EmptyQuery("the query is empty", "Describe in a few words what the video shows.")
+    if len(body.query) > MAX_QUERY_CHARS:
+        raise QueryTooLong(f"the query has {len(body.query)} characters", f"It may have {MAX_QUERY_CHARS}.")
+    answer = running.index.search_text(body.query, body.options(running.settings.candidates))
+    return SearchResponse.of(answer, _query_id(), prefix)
+
+
+@router.post(
+    "/search/video",
+    response_model=SearchResponse,
+    responses=problems(400, 403, 404, 413, 415, 507),
+    openapi_extra=documented(StoredSearch, form=_CLIP_FORM, form_models=(ClipRange,)),
+)
+async def search_video(request: Request, running: TheRunning, prefix: Prefix) -> SearchResponse:
+    """Videos and moments that look like a clip: an uploaded file, or a stretch of a video of the index."""
+    if content_type(request) == MULTIPART:
+        return await _by_upload(request, running, prefix)
+    body = await read_json(request, StoredSearch)
+    options = body.options(running.settings.candidates, include_self=body.include_self)
+    search = partial(running.index.search_stored, body.video_id, options, start_s=body.start_s, end_s=body.end_s)
+    return SearchResponse.of(await run_in_threadpool(search), _query_id(), prefix)
+
+
+async def _by_upload(request: Request, running: Running, prefix: str) -> SearchResponse:
+    limit = running.settings.max_upload_bytes
+    async with receive(request, running.incoming, max_upload_bytes=limit, allowed=frozenset({"options"})) as form:
+        body = validate(form.fields.get("options") or "{}", ClipRange, "options")
+        options = body.options(running.settings.candidates)
+        search = partial(running.index.search_video, form.upload.path, options, start_s=body.start_s, end_s=body.end_s)
+        try:
+            return SearchResponse.of(await run_in_threadpool(search), _query_id(), prefix)
+        except MediaError as error:  # it names the file in incoming; the client knows it by another name
+            raise type(error)(
+                error.message.replace(form.upload.path.name, form.upload.file_name), error.hint
+            ) from error
+
+
+def _query_id() -> str:
+    return uuid.uuid4().hex

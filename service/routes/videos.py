@@ -1,0 +1,129 @@
+"""/videos: list, look, change, remove; their pictures and streams."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.datastructures import MutableHeaders
+from starlette.responses import FileResponse
+
+from indexer.errors import NotFound
+from service.answers import VideoAnswer, VideoList
+from service.bodies import documented, json_body, parse
+from service.errors import InvalidRequest, RangeNotSatisfiable
+from service.routes.responses import Responses, problems
+from service.running import Prefix, TheRunning
+from service.schemas import ChangeVideo, ThumbnailQuery, VideosQuery
+from service.uploads import VIDEO_TYPES
+
+router = APIRouter(tags=["videos"])
+
+_ANY_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_PICTURE: Responses = {200: {"description": "A JPEG", "content": {"image/jpeg": _ANY_BYTES}}}
+_STREAM: Responses = {
+    200: {
+        "description": "The whole file",
+        "content": {"video/*": _ANY_BYTES, "image/gif": _ANY_BYTES, "application/*": _ANY_BYTES},
+    },
+    206: {
+        "description": "The range asked for",
+        "content": {"video/*": _ANY_BYTES, "image/gif": _ANY_BYTES, "application/*": _ANY_BYTES},
+    },
+}
+
+
+@router.get("/videos", responses=problems(400))
+def list_videos(query: Annotated[VideosQuery, Query()], running: TheRunning, prefix: Prefix) -> VideoList:
+    """The videos, newest first."""
+    videos, next_cursor = running.index.list(
+        limit=query.limit, cursor=query.cursor, filter=_filter(query.filter), status=query.status
+    )
+    return VideoList(videos=[VideoAnswer.of(video, prefix) for video in videos], next_cursor=next_cursor)
+
+
+@router.get("/videos/{video_id}", responses=problems(404))
+def get_video(video_id: str, running: TheRunning, prefix: Prefix) -> VideoAnswer:
+    """One video: what it is, and whether it is searchable."""
+    return VideoAnswer.of(running.index.get(video_id), prefix)
+
+
+@router.patch(
+    "/videos/{video_id}",
+    response_model=VideoAnswer,
+    responses=problems(400, 403, 404, 413, 415),
+    openapi_extra=documented(ChangeVideo),
+)
+def change_video(
+    video_id: str,
+    body: Annotated[ChangeVideo, Depends(json_body(ChangeVideo))],
+    running: TheRunning,
+    prefix: Prefix,
+) -> VideoAnswer:
+    """Give a video another title or other metadata."""
+    given = body.model_dump(include=body.model_fields_set)
+    return VideoAnswer.of(running.index.update(video_id, **given), prefix)
+
+
+@router.delete("/videos/{video_id}", status_code=204, responses=problems(403, 404))
+def remove_video(video_id: str, running: TheRunning) -> None:
+    """Take a video out of every search at once. A file that was uploaded goes with it; one named by path stays."""
+    with running.media_lock:
+        running.index.remove(video_id)
+
+
+@router.get("/videos/{video_id}/thumbnail", response_class=FileResponse, responses=problems(404, 415, 507) | _PICTURE)
+def thumbnail(video_id: str, query: Annotated[ThumbnailQuery, Query()], running: TheRunning) -> FileResponse:
+    """A small JPEG of the frame shown at `t`."""
+    picture = running.index.thumbnail(video_id, query.t)
+    return FileResponse(picture, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400"})
+
+
+@router.get("/videos/{video_id}/stream", response_class=FileResponse, responses=problems(404, 416) | _STREAM)
+def stream(video_id: str, request: Request, running: TheRunning) -> Response:
+    """The file itself, for a player; a Range header is honoured."""
+    video = running.index.get(video_id)
+    size_bytes = _size_bytes(video.path)
+    if "range" in request.headers:
+        _keep_only_a_good_range(request, size_bytes)
+    kind = VIDEO_TYPES.get(video.path.suffix.lower(), "application/octet-stream")
+    return FileResponse(
+        video.path,
+        media_type=kind,
+        filename=video.path.name,
+        content_disposition_type="inline",
+        stat_result=video.path.stat(),
+    )
+
+
+def _size_bytes(path: Path) -> int:
+    if not path.is_file():
+        raise NotFound("the file of this video is gone", "Add it again, or remove the video.")
+    return path.stat().st_size
+
+
+def _keep_only_a_good_range(request: Request, size_bytes: int) -> None:
+    """One range of bytes passes. Anything else is as if it had not been asked for (RFC 9110, 14.2): the whole file.
+
+    Raises: RangeNotSatisfiable for a range that has nothing of the file.
+    """
+    found = re.fullmatch(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", request.headers["range"], flags=re.ASCII)
+    first, last = found.groups() if found else ("", "")
+    is_good = bool(first or last) and not (first and last and int(last) < int(first))
+    if is_good and (int(first) >= size_bytes if first else int(last) == 0 or size_bytes == 0):
+        raise RangeNotSatisfiable(
+            f"the file has {size_bytes} bytes", headers={"content-range": f"bytes */{size_bytes}"}
+        )
+    if not is_good:
+        del MutableHeaders(scope=request.scope)["range"]
+
+
+def _filter(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    value = parse(text, "filter")
+    if not isinstance(value, dict):
+        raise InvalidRequest("filter: should be a JSON object", fields=[("filter", "should be a JSON object")])
+    return value

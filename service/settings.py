@@ -1,0 +1,205 @@
+"""Every setting of Vidgrain: VIDGRAIN_* in the environment, then the file `vidgrain.env`, then the default.
+
+The only file that reads the environment. The descriptions here are docs/settings.md: `python -m service.settings`
+prints that page, and a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from model.errors import VidgrainError
+
+PREFIX = "VIDGRAIN_"
+SETTINGS_FILE = "vidgrain.env"
+
+
+class InvalidSettings(VidgrainError):
+    """A VIDGRAIN_* value that can't be used; the message names it in one line."""
+
+    code = "invalid_settings"
+
+
+class Settings(BaseSettings):
+    """All settings, frozen. Units stand in the names (_s seconds, _bytes bytes)."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=SETTINGS_FILE, env_ignore_empty=True, frozen=True, extra="ignore"
+    )
+
+    # Data and model
+    data: Path = Field(
+        Path("vidgrain-data"),
+        description="Folder of the index: the catalogue, uploaded videos, thumbnails. Made if absent. "
+        "On a local disk, not NFS.",
+    )
+    model: str = Field(
+        "tiny",
+        min_length=1,
+        description="Model to search with: `tiny` (bundled), an open_clip name such as `ViT-B-32-quickgelu/openai`, "
+        "`ARCH/path/to/weights`, or a folder with config.json and model.safetensors.",
+    )
+    device: str = Field(
+        "auto",
+        min_length=1,
+        description="Where the model runs: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.",
+    )
+    num_frames: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Frame slots per segment; empty takes the model's own number. Changes the fingerprint.",
+    )
+    torch_threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads of one model call; empty leaves the choice to torch."
+    )
+
+    # Reading video
+    decoder: Literal["pyav", "decord"] = Field("pyav", description="Library that decodes video: `pyav` or `decord`.")
+    decode_timeout_s: float = Field(
+        60.0, gt=0, le=86400, description="Seconds that one decoding request may take before its process is stopped."
+    )
+    decode_memory_bytes: int = Field(
+        4 * 2**30, ge=256 * 2**20, description="Bytes of memory that the decoding process may use."
+    )
+    max_video_s: float = Field(
+        6 * 3600.0, gt=0, description="Seconds of the longest video accepted; a longer one fails with video_too_long."
+    )
+    max_segment_s: float = Field(
+        16.0, gt=0, le=3600, description="Seconds of the longest segment; longer videos are cut into equal parts."
+    )
+
+    # HTTP
+    host: str = Field(
+        "127.0.0.1", description="Address that `vidgrain serve` listens on. There is no login: mind who can reach it."
+    )
+    port: int = Field(
+        8000, ge=0, le=65535, description="TCP port that `vidgrain serve` listens on; 0 takes a free one."
+    )
+    media_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="Folders from which `POST /index/video` may take a path, separated as in PATH "
+        "(`:`; `;` on Windows). "
+        "Empty: paths are refused, uploads only.",
+    )
+    max_upload_bytes: int = Field(
+        4 * 2**30,
+        ge=1,
+        description="Bytes of the largest file accepted by upload; a larger one is refused while it arrives.",
+    )
+    candidates: int = Field(
+        200,
+        ge=1,
+        le=100_000,
+        description="Segments taken from each recall channel to be scored in full, where a search names none.",
+    )
+
+    # Indexing
+    worker: bool = Field(
+        True,
+        description="Whether `vidgrain serve` runs an indexing worker as a child process; "
+        "false where workers run apart.",
+    )
+    lease_s: float = Field(
+        30.0, gt=0, le=3600, description="Seconds after which a job whose worker fell silent is taken up by another."
+    )
+    redis_url: str | None = Field(
+        None,
+        description="Redis that wakes idle workers at once, as `redis://host:6379/0`. "
+        "Optional: without it they look by themselves.",
+    )
+
+    # Logs
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged, to stderr."
+    )
+    log_format: Literal["json", "text"] = Field(
+        "json", description="One JSON object per line, or plain text for reading."
+    )
+
+    @field_validator("media_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: Any) -> Any:
+        return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+    @field_validator("media_roots")
+    @classmethod
+    def _roots_are_absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(Path(os.path.abspath(root)) for root in value)  # noqa: PTH100  symlinks stay: they are resolved at use
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("should begin with redis://, rediss:// or unix://")
+        return value
+
+    def environment(self) -> dict[str, str]:
+        """The variables for a child process that shall see these same settings: all of ours, plus VIDGRAIN_*."""
+        own = {f"{PREFIX}{name.upper()}": _as_text(value) for name, value in self if value is not None}
+        return {k: v for k, v in os.environ.items() if not k.upper().startswith(PREFIX) or k in _FOREIGN} | own
+
+
+_FOREIGN = frozenset({"VIDGRAIN_TEST_VIDEOS", "VIDGRAIN_GOLDEN"})  # read by the tests, not by Settings
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from environment and file, with overrides (None means: not given) on top.
+
+    Raises: InvalidSettings, one readable line per wrong value, joined by "; ".
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        raise InvalidSettings(
+            "; ".join(_readable(cast(Mapping[str, Any], e)) for e in error.errors()),
+            "Each setting is described in docs/settings.md.",
+        ) from error
+
+
+def settings_page() -> str:
+    """The text of docs/settings.md."""
+    rows = [
+        f"| `{PREFIX}{name.upper()}` | {_default(field.default)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join([_HEAD, "| variable | default | meaning |", "|---|---|---|", *rows, ""])
+
+
+_HEAD = f"""# Settings
+
+Every setting is an environment variable, or a line `NAME=value` of a file `{SETTINGS_FILE}` in the folder where
+Vidgrain is started; the environment wins. Options of the command line (`vidgrain serve --help`) win over both.
+An invalid value stops the start with one line that names it.
+
+This page is made by `python -m service.settings`; a test holds it equal to the program.
+"""
+
+
+def _default(value: object) -> str:
+    text = _as_text(value) if value is not None else ""
+    return f"`{text}`" if text else "(empty)"
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return os.pathsep.join(str(part) for part in value)
+    return str(value)
+
+
+def _readable(error: Mapping[str, Any]) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    reason = str(error["msg"]).removeprefix("Value error, ")
+    return f"{PREFIX}{name.split('.')[0].upper()}={error['input']!r} is not valid: {reason}"
+
+
+if __name__ == "__main__":
+    print(settings_page(), end="")

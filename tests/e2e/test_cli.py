@@ -1,0 +1,242 @@
+"""The command line as a person types it: real clips, a real model, a real index; stdout is data, errors are words."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.cli import commands, main
+from tests.support.clips import write_clip
+from tests.support.server import ROOT, command, environment, until
+from tests.support.tiny import untrained_tiny
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """stdout as JSON: nothing else may be there."""
+        return json.loads(self.out)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(untrained_tiny(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips (one in a folder below), a copy of one, a text named .mp4, and files that are none of ours."""
+    folder = tmp_path_factory.mktemp("clips")
+    (folder / "below").mkdir()
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        place = folder / "below" if name == "blue" else folder
+        frames = [np.full((64, 96, 3), colour, np.uint8) for _ in range(10 + number)]
+        write_clip(place / f"{name}.mp4", frames, fps=10)
+    (folder / "copy.MP4").write_bytes((folder / "red.mp4").read_bytes())
+    (folder / "text.mp4").write_text("no video at all\n" * 50)
+    (folder / "notes.txt").write_text("not looked at")
+    (folder / ".hidden.mp4").write_text("not looked at")
+    return folder
+
+
+@pytest.fixture
+def vidgrain(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """`vidgrain(*arguments)` in this process, on a data folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VIDGRAIN_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("VIDGRAIN_MODEL", model)
+    monkeypatch.setenv("VIDGRAIN_DEVICE", "cpu")
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        try:
+            main([str(a) for a in arguments])
+            status = 0
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        said = capsys.readouterr()
+        return Outcome(status, said.out, said.err)
+
+    yield run
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
+    script = (
+        "import sys, service.cli; print(sorted({'torch', 'fastapi', 'faiss', 'av', 'open_clip'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_command_of_the_issue_is_there(vidgrain: Any) -> None:
+    wanted = {
+        "serve",
+        "worker",
+        "index",
+        "search",
+        "videos",
+        "jobs",
+        "evaluate",
+        "train-tiny",
+        "doctor",
+        "demo",
+        "version",
+    }
+    assert wanted <= set(commands())
+    said = vidgrain("--help")
+    assert said.status == 0 and all(name in said.out for name in wanted)
+
+
+def test_index_search_list_remove(vidgrain: Any, clips: Path) -> None:
+    indexed = vidgrain("index", clips, "--json")
+    assert indexed.status == 1, indexed
+    report = indexed.json
+    assert (report["indexed"], report["already_there"]) == (3, 1)
+    assert [Path(f["path"]).name for f in report["failed"]] == ["text.mp4"]
+    assert "unsupported_media" in report["failed"][0]["reason"] and "text.mp4" in indexed.err
+
+    again = vidgrain("index", clips)
+    assert again.status == 1 and again.out.startswith("0 indexed, 4 already there, 1 failed")
+
+    found = vidgrain("search", "a red circle", "--top-k", 2, "--json")
+    assert found.status == 0
+    results = found.json["results"]
+    assert len(results) == 2 and found.json["total_indexed"] >= 3
+    assert results[0]["score"] >= results[1]["score"]
+    best = results[0]["moments"][0]
+    assert 0 <= best["start_s"] <= best["best_s"] <= best["end_s"] <= 1.3
+    assert set(results[0]["grains"]) == {"video_sentence", "video_word", "frame_sentence", "frame_word"}
+
+    for options in ([], ["--exact"]):
+        by_clip = vidgrain("search", "--video", clips / "green.mp4", "--json", *options)
+        titles = [r["title"] for r in by_clip.json["results"]]
+        assert sorted(titles) == ["blue", "green", "red"] or "copy" in titles
+
+    table = vidgrain("search", "--video", clips / "green.mp4")
+    assert table.status == 0 and "best second" in table.out and "green" in table.out
+
+    videos = vidgrain("videos", "--json").json
+    assert sorted(v["status"] for v in videos) == ["failed", "ready", "ready", "ready"]
+    jobs = vidgrain("jobs", "--json").json
+    assert sorted(j["status"] for j in jobs) == ["failed", "succeeded", "succeeded", "succeeded"]
+    assert "unsupported_media" in vidgrain("jobs").out
+
+    one = next(v["video_id"] for v in videos if v["title"] == "blue")
+    assert vidgrain("remove", one).out.strip() == one
+    assert one not in [v["video_id"] for v in vidgrain("videos", "--json").json]
+    assert (clips / "below" / "blue.mp4").exists(), "a file that is not the index's own stays"
+    assert vidgrain("remove", one).status == 2
+
+
+def test_a_filter_narrows_a_search(vidgrain: Any, clips: Path) -> None:
+    vidgrain("index", clips / "red.mp4", clips / "green.mp4")
+    kept = vidgrain("search", "anything", "--filter", '{"title": "green"}', "--json")
+    assert [r["title"] for r in kept.json["results"]] == ["green"]
+    for wrong in ("{", "[1]", '{"title": {"almost": "green"}}'):
+        assert vidgrain("search", "anything", "--filter", wrong).status == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("search",), "--video"),
+        (("search", "a", "--video", __file__), "--video"),
+        (("search", "a", "--model", "no-such-model"), "no-such-model"),
+        (("search", "   "), "empty"),
+        (("index", "nowhere"), "nowhere"),
+        (("index", "."), "no video files"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_mistakes_are_answered_in_words(vidgrain: Any, arguments: tuple[str, ...], words: str) -> None:
+    said = vidgrain(*arguments)
+    assert said.status == 2
+    assert words in said.err and "Traceback" not in said.err and said.out == ""
+
+
+def test_a_wrong_setting_is_named(vidgrain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDGRAIN_LEASE_S", "soon")
+    said = vidgrain("videos")
+    assert said.status == 2 and "VIDGRAIN_LEASE_S" in said.err and "Traceback" not in said.err
+
+
+def test_data_of_another_model_are_refused_with_the_way_out(vidgrain: Any, clips: Path, tmp_path: Path) -> None:
+    vidgrain("index", clips / "red.mp4")
+    other = untrained_tiny(tmp_path / "other")
+    weights = bytearray((other / "model.safetensors").read_bytes())
+    weights[-2] ^= 1  # one bit of one weight: another model
+    (other / "model.safetensors").write_bytes(weights)
+    said = vidgrain("search", "a", "--model", other)
+    assert said.status == 2 and said.err.startswith("error: ")
+    assert len(said.err.strip().splitlines()) >= 2, "the second line says what to do"
+
+
+def test_doctor_finds_all_well_and_says_what_is_not(vidgrain: Any) -> None:
+    well = vidgrain("doctor", "--json")
+    checks = {c["name"]: c for c in well.json["checks"]}
+    assert well.status == 0, [c for c in checks.values() if c["status"] == "fail"]
+    assert {"python", "packages", "faiss", "device", "decoder", "data folder", "model", "index", "redis"} == set(checks)
+    assert "read the right frames" in checks["decoder"]["found"]
+
+    ill = vidgrain("doctor", "--model", "no-such-model")
+    assert ill.status == 1 and "FAIL" in ill.out and "unknown_model" in ill.out
+
+
+def test_ctrl_c_leaves_the_rest_queued_and_the_next_run_finishes(tmp_path: Path, model: str) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    for number in range(12):
+        colour = rng.integers(0, 255, 3)
+        write_clip(folder / f"{number:02d}.mp4", [np.full((64, 96, 3), colour, np.uint8)] * 200, fps=10)
+    settings = environment(data=tmp_path / "data", model=model, device="cpu", max_segment_s=1)
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            command("index", str(folder)), cwd=ROOT, env=settings, stderr=output, stdout=subprocess.PIPE
+        )
+    until(lambda: _num_succeeded(tmp_path / "data" / "catalogue.sqlite") >= 2, 60, lambda: log.read_text())
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 130, (out, log.read_text())
+    assert "same command again" in " ".join(log.read_text().split()) and b"Traceback" not in log.read_bytes()
+
+    done = subprocess.run(
+        command("index", str(folder), "--json"), cwd=ROOT, env=settings, capture_output=True, text=True, timeout=120
+    )
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and report["failed"] == [], done.stderr[-2000:]
+    assert report["indexed"] + report["already_there"] == 12
+
+
+def _num_succeeded(catalogue: Path) -> int:
+    """Jobs done so far, read from outside while another process writes."""
+    if not catalogue.exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{catalogue}?mode=ro", uri=True)) as db:
+        try:
+            return int(db.execute("SELECT COUNT(*) FROM jobs WHERE status = 'succeeded'").fetchone()[0])
+        except sqlite3.OperationalError:  # not made yet
+            return 0
