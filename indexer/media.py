@@ -222,7 +222,7 @@ class _Cursor:
         self._names = set(self._container.format.name.split(","))
         self._time_base = self._stream.time_base or Fraction(1, 1000)
         self._frame_ticks = max(1, round(1 / self.fps / self._time_base))
-        listed = getattr(self._stream, "index_entries", ()) if self._names & ORDERED_ONLY else ()  # PyAV 17 has it
+        listed = self._stream.index_entries if self._names & ORDERED_ONLY else ()
         self._slots: dict[int | None, int | None] = {entry.pos + 8: entry.timestamp for entry in listed}
         self._is_end_damaged = False
         self._ahead = None

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from indexer.records import Hit, Job, JobStage, JobStatus, SearchAnswer, Video, VideoStatus
+from service.errors import without_folders
 
 
 class Reason(BaseModel):
@@ -297,4 +298,4 @@ class Version(BaseModel):
 
 
 def _reason(code: str | None, message: str | None) -> Reason | None:
-    return None if code is None else Reason(code=code, message=message or code)
+    return None if code is None else Reason(code=code, message=without_folders(message or code))

@@ -59,6 +59,7 @@ def open_index(settings: Settings) -> VideoIndex:
         decode_memory_bytes=settings.decode_memory_bytes,
         max_segment_s=settings.max_segment_s,
         max_video_s=settings.max_video_s,
+        max_query_s=settings.max_query_s,
         lease_s=settings.lease_s,
         heartbeat_s=settings.lease_s / 4,
     )

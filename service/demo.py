@@ -133,7 +133,7 @@ def queries(clips: Sequence[DemoClip]) -> Iterator[str]:
 
 def write_scene(scene: Scene, path: Path) -> None:
     """Draw a scene and encode it as mp4."""
-    from indexer.media import write_video
+    from indexer.media_write import write_video
     from model.tiny.shapes import draw_clip
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -121,9 +121,8 @@ def _device(settings: Settings) -> Check:
 
 def _decoder(settings: Settings) -> Check:
     """Write a clip, and read it back through the same child process that indexing uses."""
+    from indexer.media_write import write_video
     from indexer.sandbox import DecodeSandbox, SandboxLimits
-
-    from indexer.media import write_video
 
     if settings.decoder == "decord" and _version("decord") is None:
         raise BackendMissing("decord isn't installed", "Install the extra decord, or unset VIDGRAIN_DECODER.")

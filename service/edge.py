@@ -6,7 +6,6 @@ Plain ASGI, so that streams stay streams. This file knows no route.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Mapping
 
@@ -31,6 +30,7 @@ from service.errors import (
     ServiceError,
     problem,
     status_and_title,
+    without_folders,
 )
 from service.incoming_body import IncomingBody
 from service.observability import new_request_id, request_id_var
@@ -112,11 +112,6 @@ def answer(error: Exception) -> Response:
             body[name] = without_folders(body[name])
     headers: Mapping[str, str] = said.headers if isinstance(said, ServiceError) else {}
     return JSONResponse(body, status, headers=dict(headers), media_type=PROBLEM_TYPE)
-
-
-def without_folders(text: str) -> str:
-    """The text with absolute paths cut down to their last part: where files lie on the server is not told."""
-    return re.sub(r"(?<![\w:/.])/(?:[^/\s'\"]+/)+(?=[^/\s'\"])", "", text)
 
 
 def _translate(error: Exception) -> VidgrainError:

@@ -20,6 +20,7 @@ This file knows no route.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -183,3 +184,8 @@ def problem(error: VidgrainError, request_id: str) -> dict[str, Any]:
     if isinstance(error, ServiceError) and error.fields:
         body["errors"] = [{"field": field, "message": message} for field, message in error.fields]
     return body
+
+
+def without_folders(text: str) -> str:
+    """The text with absolute paths cut down to their last part: where files lie on the server is not told."""
+    return re.sub(r"(?<![\w:/.])/(?:[^/\s'\"]+/)+(?=[^/\s'\"])", "", text)

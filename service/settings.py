@@ -75,6 +75,10 @@ class Settings(BaseSettings):
         16.0, gt=0, le=3600, description="Seconds of the longest segment; longer videos are cut into equal parts."
     )
 
+    max_query_s: float = Field(
+        600.0, gt=0, description="Seconds of the longest clip that may be searched with; take a range of a longer one."
+    )
+
     # HTTP
     host: str = Field(
         "127.0.0.1", description="Address that `vidgrain serve` listens on. There is no login: mind who can reach it."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from tests.e2e.conftest import Clip, Service
@@ -71,3 +73,13 @@ def test_a_file_that_is_gone(service: Service, clip: Clip) -> None:
         assert answer.status_code == 404, answer.text
         assert str(service.settings.data) not in answer.text
     assert service.client.post("/search/text", json={"query": "green"}).json()["results"][0]["video_id"] == video_id
+
+
+def test_a_file_that_went_before_its_turn_fails_without_telling_where_it_was(service: Service, clip: Clip) -> None:
+    shutil.copy(clip("green"), service.media / "g.mp4")
+    added = service.client.post("/index/video", json={"path": "g.mp4"}).json()
+    (service.media / "g.mp4").unlink()
+    service.work()
+    for answer in (service.client.get(added["links"]["job"]), service.client.get(added["links"]["video"])):
+        assert answer.json()["error"]["code"] == "file_missing"
+        assert "g.mp4" in answer.text and str(service.media) not in answer.text

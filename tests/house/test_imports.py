@@ -20,7 +20,7 @@ DOORS = {
     "open_clip": {"model/backbone.py"},
     "timm": {"model/backbone.py"},
     "triton": {"model/kernels/aosm_triton.py"},
-    "av": {"indexer/media.py"},
+    "av": {"indexer/media.py", "indexer/media_write.py"},
     "decord": {"indexer/media_decord.py"},
     "faiss": {"indexer/vectors.py"},
     "sqlite3": {"indexer/catalogue.py"},

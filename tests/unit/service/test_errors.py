@@ -11,8 +11,7 @@ import indexer.errors
 import model.errors
 import service.errors
 from model.errors import VidgrainError
-from service.edge import without_folders
-from service.errors import STATUSES, InvalidRequest, MalformedBody, problem, status_and_title
+from service.errors import STATUSES, InvalidRequest, MalformedBody, problem, status_and_title, without_folders
 
 
 def kinds(root: type[VidgrainError]) -> list[type[VidgrainError]]:
