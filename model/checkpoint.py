@@ -18,7 +18,7 @@ from typing import Any, cast, get_args
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from model.errors import CheckpointMismatch, WeightsUnavailable
@@ -98,7 +98,9 @@ def save_checkpoint(folder: Path, network: XClipNetwork, *, dtype: torch.dtype =
         file_key(key): value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
         for key, value in network.state_dict().items()
     }
-    save_file(tensors, folder / TENSORS_FILE)
+    partial = folder / (TENSORS_FILE + ".partial")
+    partial.write_bytes(save(tensors))  # the library's own writer leaves a file that only its owner may read
+    partial.replace(folder / TENSORS_FILE)
     if merges is not None and merges.resolve() != (folder / MERGES_FILE).resolve():
         shutil.copyfile(merges, folder / MERGES_FILE)
     temporal = {"kind": config.temporal.kind, "layers": config.temporal.layers, "heads": config.temporal.heads}

@@ -182,4 +182,6 @@ def _assemble(backbone: Backbone, config: CheckpointConfig, positions: int | Non
 
 def _check_frames(source: str, fixed: int, asked: int | None) -> None:
     if asked is not None and asked != fixed:
-        raise CheckpointMismatch(f"{source} has {fixed} frame slots and {asked} were asked for.")
+        raise CheckpointMismatch(
+            f"{source} has {fixed} frame slots and {asked} were asked for.", "Leave VIDGRAIN_NUM_FRAMES empty for it."
+        )

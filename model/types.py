@@ -64,7 +64,7 @@ Query = TextFeatures | VideoFeatures
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of Q queries against V segments, float32, cosine scale (no logit scale).
+    """Scores of Q queries against V segments, float32, cosine scale: no logit scale; learnt mixing may pass 1.
 
     total (Q, V): the mean of the four grains; grains (Q, V, 4) in the order of GRAINS;
     frame_relevance (Q, V, F): how much each frame slot supports the query, -inf where the slot is padding.

@@ -25,7 +25,7 @@ CLIP_S = 4.0
 FPS = 15.0
 SIZE_PX = 192
 _SEED = 2022
-_SEARCHES = ("one", "sequence", "flash")
+_SEARCHES = ("one", "two", "flash")
 _CLIP_SEARCH = "then"
 
 

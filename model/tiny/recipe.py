@@ -44,7 +44,7 @@ class TinyTraining:
     max_minutes ends the training early where the machine is slow, with the schedule fitted to the time.
     """
 
-    steps: int = 2000
+    steps: int = 2200
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 0.05

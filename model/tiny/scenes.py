@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-Kind = Literal["one", "two", "then", "sequence", "flash"]
+Kind = Literal["one", "two", "then", "flash"]
 
 SHAPES: dict[str, tuple[str, ...]] = {
     "circle": ("circle", "disc"),
@@ -57,12 +57,6 @@ TEMPLATES: dict[Kind, tuple[str, ...]] = {
         "{a} {m} before {b}",
         "{a} is followed by {b}",
     ),
-    "sequence": (
-        "{a} {m} and then {n}",
-        "first {a} {m}, then it {n}",
-        "{a} {m} before it {n}",
-        "{a} {n} after it {m}",
-    ),
     "flash": ("{a} {m} and {b} {n}", "{b} {n} beside {a}", "next to {a}, {b} {n}"),
 }
 GROUNDS: dict[str, tuple[str, ...]] = {
@@ -80,14 +74,14 @@ HELD_OUT_LOOKS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A coloured shape and what it does, one motion after the other in equal parts of the clip.
+    """A coloured shape and what it does.
 
     x, y: where it is at half time; radius; seen from appears to vanishes (fractions of the clip).
     """
 
     colour: str
     shape: str
-    motions: tuple[str, ...]
+    motion: str
     x: float
     y: float
     radius: float
@@ -112,7 +106,7 @@ class Scene:
     @property
     def meaning(self) -> tuple[object, ...]:
         """What a sentence tells apart; scenes of one meaning are right answers for one another's sentences."""
-        said = [(actor.look, actor.motions) for actor in self.actors]
+        said = [(actor.look, actor.motion) for actor in self.actors]
         return self.kind, *(sorted(said) if self.kind == "two" else said)
 
     @property
@@ -121,7 +115,7 @@ class Scene:
         return any(actor.look in HELD_OUT_LOOKS for actor in self.actors)
 
 
-KIND_WEIGHTS: dict[Kind, float] = {"one": 0.2, "two": 0.25, "then": 0.2, "sequence": 0.2, "flash": 0.15}
+KIND_WEIGHTS: dict[Kind, float] = {"one": 0.2, "two": 0.3, "then": 0.3, "flash": 0.2}
 
 
 def sample_scene(
@@ -134,16 +128,13 @@ def sample_scene(
     first, second = (looks[int(i)] for i in rng.choice(len(looks), size=2, replace=False))
     actors: tuple[Actor, ...]
     if kind == "one":
-        actors = (_actor(rng, first, (_pick(rng, MOTIONS),)),)
-    elif kind == "sequence":
-        motion = _pick(rng, MOTIONS)
-        after = _pick(rng, tuple(m for m in MOTIONS if m not in (motion, OPPOSITE[motion])))
-        actors = (_actor(rng, first, (motion, after)),)
+        actors = (_actor(rng, first, _pick(rng, MOTIONS)),)
     elif kind == "two":
-        motions = _pick(rng, MOTIONS), _pick(rng, (*MOTIONS, "still"))
-        actors = _apart(rng, (_actor(rng, first, motions[:1]), _actor(rng, second, motions[1:])))
+        motion = _pick(rng, MOTIONS)
+        beside = _pick(rng, MOTIONS) if rng.random() < 0.5 else "still"
+        actors = _apart(rng, (_actor(rng, first, motion), _actor(rng, second, beside)))
     else:
-        actors = _apart(rng, (_actor(rng, first, ("still",)), _actor(rng, second, ("still",))))
+        actors = _apart(rng, (_actor(rng, first, "still"), _actor(rng, second, "still")))
         if kind == "then":
             start, gap = rng.uniform(0.05, 0.25), rng.uniform(0.3, 0.5)
             actors = (replace(actors[0], appears=start), replace(actors[1], appears=start + gap))
@@ -162,10 +153,8 @@ def twin(scene: Scene, rng: np.random.Generator) -> Scene:
     seed = int(rng.integers(2**31))
     first = scene.actors[0]
     if scene.kind in ("one", "two"):
-        turned = replace(first, motions=(OPPOSITE[first.motions[0]],))
+        turned = replace(first, motion=OPPOSITE[first.motion])
         return replace(scene, actors=(turned, *scene.actors[1:]), seed=seed)
-    if scene.kind == "sequence":
-        return replace(scene, actors=(replace(first, motions=first.motions[::-1]),), seed=seed)
     if scene.kind == "then":
         second = scene.actors[1]
         swapped = (replace(second, appears=first.appears), replace(first, appears=second.appears))
@@ -188,16 +177,11 @@ def describe(scene: Scene, rng: np.random.Generator) -> str:
     """One of the sentences that are true of the scene, drawn from the grammar; lower case, no full stop."""
     first = scene.actors[0]
     values = {"a": _named(first, rng)}
-    if scene.kind == "sequence":
-        values |= {"m": _pick(rng, VERBS[first.motions[0]]), "n": _pick(rng, VERBS[first.motions[1]])}
-    elif scene.kind == "then":
-        values |= {"m": _pick(rng, VERBS["appear"]), "n": _pick(rng, VERBS["appear"])}
-    else:
-        values["m"] = _pick(rng, VERBS[first.motions[0]])
+    values["m"] = _pick(rng, VERBS["appear" if scene.kind == "then" else first.motion])
     if len(scene.actors) == 2:
         second = scene.actors[1]
         values["b"] = _named(second, rng)
-        values.setdefault("n", _pick(rng, VERBS["flash" if scene.kind == "flash" else second.motions[0]]))
+        values["n"] = _pick(rng, VERBS[{"then": "appear", "flash": "flash"}.get(scene.kind, second.motion)])
     sentence = _pick(rng, TEMPLATES[scene.kind]).format(**values)
     return f"{sentence} {_pick(rng, GROUNDS[scene.ground])}" if rng.random() < 0.3 else sentence
 
@@ -212,16 +196,16 @@ def grammar_words() -> list[str]:
     return sorted({word for phrase in phrases for word in phrase.replace(",", " ").split()})
 
 
-def _actor(rng: np.random.Generator, look: tuple[str, str], motions: tuple[str, ...]) -> Actor:
+def _actor(rng: np.random.Generator, look: tuple[str, str], motion: str) -> Actor:
     x, y = rng.uniform(0.4, 0.6, size=2)
-    return Actor(look[0], look[1], motions, float(x), float(y), float(rng.uniform(0.13, 0.19)))
+    return Actor(look[0], look[1], motion, float(x), float(y), float(rng.uniform(0.15, 0.21)))
 
 
 def _apart(rng: np.random.Generator, actors: tuple[Actor, Actor]) -> tuple[Actor, ...]:
     """Give two actors rows (or columns) of their own, along which either may move."""
     low, high = rng.uniform(0.24, 0.3), rng.uniform(0.7, 0.76)
     places = (low, high) if rng.random() < 0.5 else (high, low)
-    motions = {motion for actor in actors for motion in actor.motions}
+    motions = {actor.motion for actor in actors}
     vertical = bool(motions & {"up", "down"})
     in_rows = not vertical if motions & set(DIRECTIONS) else bool(rng.random() < 0.5)
     if in_rows:

@@ -16,8 +16,8 @@ from model.types import Pixels
 
 Floats = NDArray[np.floating[Any]]
 
-TRAVEL = 0.52
-"""How far a moving shape goes, as a fraction of the picture's side; half of it in each part of a sequence."""
+TRAVEL = 0.56
+"""How far a moving shape goes, as a fraction of the picture's side."""
 GROWTH = 2.2
 """How many times larger a growing shape is at the end of its motion."""
 
@@ -58,24 +58,21 @@ def _visible(actor: Actor, times_n: Floats, size: int) -> list[tuple[int, Floats
 
 
 def _pose(actor: Actor, t: float) -> tuple[float, float, float]:
-    """Centre and radius at time t: each motion takes an equal part of the clip."""
-    num = len(actor.motions)
+    """Centre and radius at time t."""
     x, y, scale = actor.x, actor.y, 1.0
-    for i, motion in enumerate(actor.motions):
-        done = min(max(t * num - i, 0.0), 1.0)
-        way = (done - 0.5) * TRAVEL / num**0.5
-        if motion == "right":
-            x += way
-        elif motion == "left":
-            x -= way
-        elif motion == "down":
-            y += way
-        elif motion == "up":
-            y -= way
-        elif motion == "grow":
-            scale *= GROWTH ** (done - 0.5)
-        elif motion == "shrink":
-            scale *= GROWTH ** (0.5 - done)
+    way = (t - 0.5) * TRAVEL
+    if actor.motion == "right":
+        x += way
+    elif actor.motion == "left":
+        x -= way
+    elif actor.motion == "down":
+        y += way
+    elif actor.motion == "up":
+        y -= way
+    elif actor.motion == "grow":
+        scale = GROWTH ** (t - 0.5)
+    elif actor.motion == "shrink":
+        scale = GROWTH ** (0.5 - t)
     return x, y, actor.radius * scale
 
 
