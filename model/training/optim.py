@@ -1,0 +1,197 @@
+"""The optimiser that CLIP4Clip and X-CLIP were trained with, its schedule, and what each parameter gets of it.
+
+It is Adam without the correction of its early averages, with the decay added to the update, and with every
+tensor's own gradient clipped once more than the training loop clips them all. Parameters come with their official
+names (`model.checkpoint.file_key`): a rate and a decay go by name. It knows no network and no data.
+Source: the training code of CLIP4Clip (508ffa3) and X-CLIP (6b5344f); arXiv:2104.08860, arXiv:2207.07285.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MAX_LOGIT_SCALE = math.log(100.0)
+"""Scores are never scaled by more than 100."""
+
+_CLIP = "clip."
+_ALWAYS_TRAINED = ("ln_final.", "text_projection", "logit_scale", "visual.ln_post.", "visual.proj")
+_BLOCKS = ("transformer.resblocks.", "visual.transformer.resblocks.")
+
+
+@dataclass(frozen=True, slots=True)
+class OptimiserSettings:
+    """The papers' numbers. Rates are per step; a tensor's own clip and the loop's are both on the L2 norm.
+
+    learning_rate is that of the temporal encoder and the head at its highest; CLIP's is learning_rate * coef_lr.
+    warmup is a fraction of all steps; weight_decay is per unit of learning rate.
+    """
+
+    learning_rate: float = 1e-4
+    coef_lr: float = 1e-3
+    weight_decay: float = 0.2
+    warmup: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
+    max_tensor_norm: float = 1.0
+
+
+def rise_then_cosine(progress: float, warmup: float) -> float:
+    """The factor on the learning rate when a fraction `progress` of all steps is done; the first step gets 0.
+
+    The cosine isn't moved to begin where the rise ends: with warmup 0.1 it starts at 0.976. After the last step it
+    stays at 0, where the official one would rise again.
+    """
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+class OfficialAdam(torch.optim.Optimizer):
+    """p -= lr_t * (m / (sqrt(v) + eps) + weight_decay * p), lr_t by `rise_then_cosine` over `total_steps`.
+
+    A group may have its own `lr` (the highest) and `weight_decay`; `lr` is never written to. Each tensor counts its
+    own steps: one without a gradient stands still. State and arithmetic have the parameter's dtype. Gradients are
+    read, not changed. Raises: ValueError for numbers out of range; RuntimeError for a sparse gradient.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        *,
+        total_steps: int,
+        settings: OptimiserSettings | None = None,
+    ) -> None:
+        chosen = settings or OptimiserSettings()
+        if total_steps < 1:
+            raise ValueError(f"total_steps is {total_steps}; at least 1 is needed")
+        if not 0.0 <= chosen.warmup < 1.0:
+            raise ValueError(f"warmup is {chosen.warmup}; a fraction of the steps, below 1, is needed")
+        if not all(0.0 <= beta < 1.0 for beta in chosen.betas):
+            raise ValueError(f"betas are {chosen.betas}; both must be at least 0 and below 1")
+        if min(chosen.learning_rate, chosen.weight_decay) < 0.0 or min(chosen.eps, chosen.max_tensor_norm) <= 0.0:
+            raise ValueError(f"a rate or a decay below 0, or an eps or norm that isn't above it: {chosen}")
+        defaults = {
+            "lr": chosen.learning_rate,
+            "weight_decay": chosen.weight_decay,
+            "total_steps": total_steps,
+            "warmup": chosen.warmup,
+            "betas": chosen.betas,
+            "eps": chosen.eps,
+            "max_tensor_norm": chosen.max_tensor_norm,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Move every parameter that has a gradient; with a closure, after it was run, and return its loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, parameter.grad, group)
+        return loss
+
+    def learning_rates(self) -> list[float]:
+        """What each group's next step will be multiplied by, for the log."""
+        return [
+            self._rate(group, max((self._steps(p) for p in group["params"]), default=0)) for group in self.param_groups
+        ]
+
+    def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        if gradient.is_sparse:
+            raise RuntimeError("a sparse gradient can't be used")
+        state = self.state[parameter]
+        if not state:
+            state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
+        norm = torch.linalg.vector_norm(gradient)
+        gradient = gradient * (group["max_tensor_norm"] / (norm + 1e-6)).clamp(max=1.0)
+        beta_mean, beta_square = group["betas"]
+        state["mean"].mul_(beta_mean).add_(gradient, alpha=1.0 - beta_mean)
+        state["square"].mul_(beta_square).addcmul_(gradient, gradient, value=1.0 - beta_square)
+        update = state["mean"] / (state["square"].sqrt() + group["eps"])
+        if group["weight_decay"]:
+            update.add_(parameter, alpha=group["weight_decay"])
+        parameter.add_(update, alpha=-self._rate(group, state["step"]))
+        state["step"] += 1
+
+    def _steps(self, parameter: Tensor) -> int:
+        return int(self.state[parameter]["step"]) if parameter in self.state else 0
+
+    @staticmethod
+    def _rate(group: dict[str, Any], step: int) -> float:
+        return float(group["lr"]) * rise_then_cosine(step / group["total_steps"], group["warmup"])
+
+
+def clip_and_step(optimiser: torch.optim.Optimizer, logit_scale: Tensor, max_grad_norm: float = 1.0) -> float:
+    """One turn of the papers' loop after the backward pass; the L2 norm of all gradients before clipping.
+
+    Clips all gradients together, steps, forgets them, and holds logit_scale at or below ln 100.
+    Raises: FloatingPointError, with no parameter changed, if a gradient is NaN or infinite.
+    """
+    moved = [p for group in optimiser.param_groups for p in group["params"]]
+    norm = float(nn.utils.clip_grad_norm_(moved, max_grad_norm))
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"the norm of the gradients is {norm}")
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+    return norm
+
+
+def parameter_groups(
+    named: Iterable[tuple[str, nn.Parameter]], settings: OptimiserSettings | None = None
+) -> list[dict[str, Any]]:
+    """Groups of {"name", "params", "lr", "weight_decay"} of official names, without what is frozen; none is empty.
+
+    A name that holds "clip." has the rate learning_rate * coef_lr (transformerClip has a capital and isn't one); a
+    name that holds "bias" has no decay. Norms, embeddings and logit_scale are decayed, as the official code does.
+    """
+    chosen = settings or OptimiserSettings()
+    members: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        if parameter.requires_grad:
+            members.setdefault((_CLIP in name, "bias" not in name), []).append(parameter)
+    return [
+        {
+            "name": ("clip" if is_clip else "head") + ("" if is_decayed else "_bias"),
+            "params": parameters,
+            "lr": chosen.learning_rate * (chosen.coef_lr if is_clip else 1.0),
+            "weight_decay": chosen.weight_decay if is_decayed else 0.0,
+        }
+        for (is_clip, is_decayed), parameters in sorted(members.items())
+    ]
+
+
+def freeze_clip(named: Iterable[tuple[str, nn.Parameter]], freeze_layer_num: int) -> tuple[str, ...]:
+    """Stop CLIP's stem, and its blocks below `freeze_layer_num`, from training; the official names of what was frozen.
+
+    0 freezes what lies before the blocks (patch convolution, class token, positions, ln_pre, token embedding) and no
+    block; -1 freezes nothing. The last norms, both projections and logit_scale always train, and so does
+    all that isn't CLIP's. Raises: ValueError below -1.
+    """
+    if freeze_layer_num < -1:
+        raise ValueError(f"freeze_layer_num is {freeze_layer_num}; -1 (nothing) is the least")
+    frozen = []
+    for name, parameter in named:
+        if freeze_layer_num >= 0 and name.startswith(_CLIP) and not _is_trained(name, freeze_layer_num):
+            parameter.requires_grad_(False)
+            frozen.append(name)
+    return tuple(frozen)
+
+
+def _is_trained(name: str, freeze_layer_num: int) -> bool:
+    # open_clip keeps the text tower of some architectures under "text."
+    inner = name.removeprefix(_CLIP).removeprefix("text.")
+    if inner.startswith(_BLOCKS):
+        return int(inner.split("resblocks.", 1)[1].split(".", 1)[0]) >= freeze_layer_num
+    return inner.startswith(_ALWAYS_TRAINED)
