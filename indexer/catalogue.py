@@ -154,6 +154,11 @@ class Catalogue:
         with self._read() as tx:
             return catalogue_videos.live(tx, ids)
 
+    def has_file(self, path: Path) -> bool:
+        """Whether some video has this very path."""
+        with self._read() as tx:
+            return catalogue_videos.has_file(tx, path)
+
     def count(self) -> tuple[int, int]:
         """Ready videos, and their segments."""
         with self._read() as tx:

@@ -13,6 +13,7 @@ from indexer.errors import JobConflict, JobLost, NotFound
 from indexer.jobs import backoff_s, judge_claim, may_try_again, require_transition
 from indexer.records import Job, JobStage, JobStatus, MediaInfo, SegmentFeatures
 from indexer.rows import (
+    Row,
     Transaction,
     checked_limit,
     cursor_of,
@@ -92,16 +93,14 @@ def has_claimable(tx: Transaction, now_s: float) -> bool:
 
 def claim(tx: Transaction, owner: str, lease_s: float, now_s: float) -> Job | None:
     """The oldest job that may be worked on, now running under `owner`; on the way, jobs given up on are ended."""
-    rows = tx.rows("SELECT * FROM jobs WHERE status IN ('queued', 'running') ORDER BY number")
-    held_videos = {row["video_id"] for row in rows if row["status"] == "running"}
-    for row in rows:
+    for row in sorted(_open_rows(tx, now_s), key=lambda row: int(row["number"])):
         job = job_of(row)
         verdict = judge_claim(job, row["not_before"], now_s)
         if verdict == "exhausted":
             _end_failed(tx, job, EXHAUSTED[0], EXHAUSTED[1].format(job.attempt))
         elif verdict == "cancelled":
             _end_cancelled(tx, job)
-        elif verdict == "claim" and (job.status == "running" or job.video_id not in held_videos):
+        elif verdict == "claim":
             tx.change(
                 "UPDATE jobs SET status = 'running', stage = 'probe', attempt = attempt + 1, owner = ?, "
                 "lease_expires_at = ?, started_at = COALESCE(started_at, ?), progress_done = 0, progress_total = 0, "
@@ -110,6 +109,18 @@ def claim(tx: Transaction, owner: str, lease_s: float, now_s: float) -> Job | No
             )
             return get_job(tx, job.id)
     return None
+
+
+def _open_rows(tx: Transaction, now_s: float) -> list[Row]:
+    """Every running job, and the oldest queued one that is due and whose video no other job is at: few, however long
+    the queue is."""
+    running = tx.rows("SELECT * FROM jobs WHERE status = 'running'")
+    queued = (
+        "SELECT * FROM jobs AS j WHERE j.status IN ('queued', 'running') AND j.status = 'queued' AND j.not_before <= ? "
+        "AND NOT EXISTS (SELECT 1 FROM jobs AS r WHERE r.status = 'running' AND r.video_id = j.video_id) "
+        "ORDER BY j.number LIMIT 1"
+    )
+    return running + tx.rows(queued, now_s)
 
 
 def heartbeat(tx: Transaction, job: Job, lease_s: float, stage: JobStage, done: int, total: int) -> Job:
@@ -250,9 +261,10 @@ def _end(
 
 
 def _mark_video_failed(tx: Transaction, video_id: str, error_code: str, error_message: str) -> None:
-    """A video that was never searchable says why; one that has features of an earlier time stays ready."""
+    """A video that was never searchable says why; one that has features, or another job to come, stays as it is."""
     tx.change(
         "UPDATE videos SET status = 'failed', error_code = ?, error_message = ? "
-        "WHERE id = ? AND num_segments = 0 AND removed_at IS NULL",
+        "WHERE id = ? AND num_segments = 0 AND removed_at IS NULL AND NOT EXISTS "
+        "(SELECT 1 FROM jobs WHERE video_id = videos.id AND status IN ('queued', 'running'))",
         *(error_code, storable_line(error_message), video_id),
     )

@@ -71,14 +71,14 @@ def add(tx: Transaction, new: NewVideo, on_duplicate: OnDuplicate, max_attempts:
     if on_duplicate == "replace":
         _overwrite(tx, video_id, new)
         _announce(tx, known)
-        return AddResult(video_id, _queue_again(tx, known, max_attempts), is_duplicate=True)
+        return AddResult(video_id, _queue_again(tx, known, max_attempts), True, _abandoned(known, new))
     is_gone = not Path(os.fsdecode(known["path"])).exists()
     if is_gone:
         _move(tx, video_id, new)
     if known["status"] == "failed" and known["error_code"] in NOT_OF_THE_CONTENT:
         if not is_gone:
             _move(tx, video_id, new)
-        return AddResult(video_id, _queue_again(tx, known, max_attempts), is_duplicate=True)
+        return AddResult(video_id, _queue_again(tx, known, max_attempts), True, _abandoned(known, new))
     return AddResult(video_id, latest_job(tx, video_id).id, is_duplicate=True)
 
 
@@ -138,6 +138,11 @@ def live(tx: Transaction, ids: Sequence[str]) -> dict[str, Video]:
     return {row["id"]: video_of(row) for row in tx.rows(sql, wanted)}
 
 
+def has_file(tx: Transaction, path: Path) -> bool:
+    """Whether a live video has this path."""
+    return tx.row("SELECT 1 FROM videos WHERE path = ? AND removed_at IS NULL", _path_bytes(path)) is not None
+
+
 def count_ready(tx: Transaction) -> tuple[int, int]:
     """Live ready videos and their segments."""
     (row,) = tx.rows(
@@ -184,6 +189,12 @@ def _move(tx: Transaction, video_id: str, new: NewVideo) -> None:
     tx.change(
         "UPDATE videos SET path = ?, is_managed = ? WHERE id = ?", _path_bytes(new.path), int(new.is_managed), video_id
     )
+
+
+def _abandoned(known: Row, new: NewVideo) -> Path | None:
+    """The file of ours that a video leaves for another one."""
+    is_left = known["is_managed"] and known["path"] != _path_bytes(new.path)
+    return Path(os.fsdecode(known["path"])) if is_left else None
 
 
 def _queue_again(tx: Transaction, known: Row, max_attempts: int) -> str:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from indexer.errors import FileMissing, StorageFull, UnsupportedMedia
@@ -14,9 +15,11 @@ from indexer.errors import FileMissing, StorageFull, UnsupportedMedia
 def existing(path: Path) -> Path:
     """The path, if it is a file. Raises: FileMissing, UnsupportedMedia for a folder and the like."""
     if not path.exists():
-        raise FileMissing(f"There is no file {path}.", "Put it back, or remove the video and add it from where it is.")
+        raise FileMissing(
+            f"There is no file {str(path)!r}.", "Put it back, or remove the video and add it from where it is."
+        )
     if not path.is_file():
-        raise UnsupportedMedia(f"{path} is not a file.", "Name one video file.")
+        raise UnsupportedMedia(f"{str(path)!r} is not a file.", "Name one video file.")
     return path
 
 
@@ -30,10 +33,23 @@ def digest(path: Path) -> tuple[str, int]:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             size_bytes = file.tell()
     except PermissionError as error:
-        raise FileMissing(f"{path} can't be read: {error.strerror}.", "Let this program's user read it.") from error
+        raise FileMissing(
+            f"{str(path)!r} can't be read: {error.strerror}.", "Let this program's user read it."
+        ) from error
     if not size_bytes:
-        raise UnsupportedMedia(f"{path} is empty.", "Is it still being written?")
+        raise UnsupportedMedia(f"{str(path)!r} is empty.", "Is it still being written?")
     return sha256, size_bytes
+
+
+def total_bytes(paths: Iterable[Path]) -> int:
+    """The sizes of these files together; one that is deleted meanwhile counts nothing."""
+    total = 0
+    for path in paths:
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total
 
 
 def write_whole(place: Path, data: bytes) -> None:

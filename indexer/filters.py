@@ -78,15 +78,15 @@ class _Compiler:
             raise _refusal(where, f"must be an object, not {_kind_name(part)}")
         if depth > MAX_DEPTH:
             raise _refusal(where, f"is nested deeper than {MAX_DEPTH} levels")
+        if not part:
+            self._count(where)  # it says nothing, and is a term of its list all the same
         clauses = [self._entry(key, value, f"{where}.{_shown(key)}", depth) for key, value in part.items()]
         return "(" + " AND ".join(clauses) + ")" if clauses else "1"
 
     def _entry(self, key: Any, value: Any, where: str, depth: int) -> str:
         if not isinstance(key, str):
             raise _refusal(where, "must be named by text")
-        self._num_conditions += 1
-        if self._num_conditions > MAX_CONDITIONS:
-            raise _refusal(where, f"is one of more than {MAX_CONDITIONS} conditions")
+        self._count(where)
         if key == "not":
             return f"(NOT {self.everything(value, where, depth + 1)})"
         if key in ("or", "and"):
@@ -102,6 +102,11 @@ class _Compiler:
             + " AND ".join(self._condition(key, op, v, f"{where}.{_shown(op)}") for op, v in operators.items())
             + ")"
         )
+
+    def _count(self, where: str) -> None:
+        self._num_conditions += 1
+        if self._num_conditions > MAX_CONDITIONS:
+            raise _refusal(where, f"is one of more than {MAX_CONDITIONS} conditions")
 
     def _condition(self, key: str, operator: Any, value: Any, where: str) -> str:
         if operator not in OPERATORS:

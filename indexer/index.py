@@ -9,7 +9,6 @@ It knows no HTTP, no settings and no environment.
 from __future__ import annotations
 
 import math
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from indexer.catalogue import Catalogue
-from indexer.errors import FileMissing, InvalidQuery
-from indexer.files import digest, existing, write_whole
+from indexer.errors import CatalogueUnreadable, FileMissing, InvalidQuery
+from indexer.files import digest, existing, total_bytes
+from indexer.locks import FolderLock
 from indexer.pipeline import PipelineConfig
 from indexer.queries import checked_range, clip_features, stored_features
 from indexer.records import (
@@ -37,6 +37,7 @@ from indexer.records import (
 from indexer.rows import storable
 from indexer.sandbox import DecodeSandbox, SandboxLimits
 from indexer.search import search
+from indexer.thumbnails import Thumbnails
 from indexer.vectors import VectorIndex
 from indexer.worker import Worker, WorkerConfig
 from model.types import Query, VideoFeatures, VideoTextModel
@@ -85,7 +86,8 @@ class VideoIndex:
         self._sandbox = self._new_sandbox()
         self._worker_sandboxes: list[DecodeSandbox] = []
         self._text_lock = threading.Lock()  # some tokenizers can't be used by two threads at once
-        self._files_lock = threading.Lock()
+        self._files_lock = FolderLock(folder)
+        self._thumbnails = Thumbnails(folder / THUMBNAILS_FOLDER)
         self._model_device: torch.device | None = None
 
     @classmethod
@@ -96,7 +98,13 @@ class VideoIndex:
         """
         vectors = VectorIndex(model.spec.embed_dim, model.spec.num_frames)
         folder = folder.absolute()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CatalogueUnreadable(
+                f"The data folder {str(folder)!r} can't be made: {error.strerror}.",
+                "Choose another with --data or VIDGRAIN_DATA.",
+            ) from error
         catalogue = Catalogue(folder / CATALOGUE_FILE)
         try:
             catalogue.bind_model(model.spec)
@@ -136,10 +144,10 @@ class VideoIndex:
         """
         path = path.absolute()
         sha256, size_bytes = digest(path)
-        with self._files_lock:
+        with self._files_lock.holding():
             if not path.is_file():
-                raise FileMissing(f"{path} was removed while it was added.")
-            return self._catalogue.add_video(
+                raise FileMissing(f"{str(path)!r} was removed while it was added.")
+            added = self._catalogue.add_video(
                 path=path,
                 sha256=sha256,
                 size_bytes=size_bytes,
@@ -149,6 +157,15 @@ class VideoIndex:
                 on_duplicate=on_duplicate,
                 max_attempts=self.config.max_attempts,
             )
+            if added.abandoned is not None:
+                added.abandoned.unlink(missing_ok=True)
+            return added
+
+    def discard(self, path: Path) -> None:
+        """Delete a file that was to be managed, unless a video has it."""
+        with self._files_lock.holding():
+            if not self._catalogue.has_file(path.absolute()):
+                path.unlink(missing_ok=True)
 
     def get(self, video_id: str) -> Video:
         """A video. Raises: NotFound."""
@@ -174,11 +191,11 @@ class VideoIndex:
 
         Raises: NotFound.
         """
-        with self._files_lock:
+        with self._files_lock.holding():
             video = self._catalogue.remove_video(video_id)
             if video.is_managed:
                 video.path.unlink(missing_ok=True)
-        shutil.rmtree(self.folder / THUMBNAILS_FOLDER / video.id, ignore_errors=True)
+        self._thumbnails.remove(video.id)
 
     # ---- search
 
@@ -282,7 +299,7 @@ class VideoIndex:
     # ---- what it is and shows
 
     def thumbnail(self, video_id: str, at_s: float) -> Path:
-        """A JPEG of the frame shown at a time, clipped to the video; kept as thumbnails/<video>/<milliseconds>.jpg.
+        """A JPEG of the frame shown at a time, clipped to the video; kept for a while (indexer/thumbnails.py).
 
         Raises: NotFound, InvalidQuery for a time that is no number, MediaError.
         """
@@ -290,10 +307,11 @@ class VideoIndex:
             raise InvalidQuery(f"The time {at_s} isn't a finite number.")
         video = self._catalogue.get_video(video_id)
         at_s = max(0.0, at_s if video.media is None else min(at_s, video.media.duration_s))
-        place = self.folder / THUMBNAILS_FOLDER / video.id / f"{round(at_s * 1000)}.jpg"
-        if not place.is_file():
-            write_whole(place, self._sandbox.thumbnail(existing(video.path), at_s, self.config.thumbnail_side))
-        return place
+
+        def make() -> bytes:
+            return self._sandbox.thumbnail(existing(video.path), at_s, self.config.thumbnail_side)
+
+        return self._thumbnails.get(video.id, at_s, make)
 
     def stats(self) -> dict[str, Any]:
         """Counts and sizes: videos, segments, jobs by status, generation, model, fingerprint, bytes, unreadable."""
@@ -307,8 +325,8 @@ class VideoIndex:
             "model": self.model.spec.name,
             "fingerprint": self.model.spec.fingerprint,
             "bytes": {
-                "catalogue": sum(path.stat().st_size for path in self.folder.glob(CATALOGUE_FILE + "*")),
-                "media": sum(path.stat().st_size for path in self.folder.glob(MEDIA_FOLDER + "/*")),
+                "catalogue": total_bytes(self.folder.glob(CATALOGUE_FILE + "*")),
+                "media": total_bytes(self.folder.glob(MEDIA_FOLDER + "/*")),
             },
             "unreadable": self._vectors.unreadable,
         }

@@ -6,6 +6,7 @@ publishes what comes out of here. Numbers leave the model as float32 tensors and
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -71,12 +72,13 @@ def index_video(
     plans = plan_segments(media.duration_s, model.spec.num_frames, config.max_segment_s)
     segments: list[SegmentFeatures] = []
     on_progress("encode", 0, len(plans))
-    with closing(_decoded_ahead(video.path, source, _batches(plans, media, config))) as decoded:
+    batches = cut_batches(plans, media, config.batch_segments, config.batch_bytes)
+    with closing(_decoded_ahead(video.path, source, batches)) as decoded:
         for batch, frames in decoded:
             segments += encode_batch(batch, frames, model)
             on_progress("encode", len(segments), len(plans))
     if _stamp(video) != before:
-        raise FileChanged(f"{video.path} was changed while it was read.", "Add it again once it is whole.")
+        raise FileChanged(f"{str(video.path)!r} was changed while it was read.", "Add it again once it is whole.")
     on_progress("publish", len(plans), len(plans))
     return IndexedVideo(media, tuple(segments))
 
@@ -86,9 +88,11 @@ def check_content(video: Video) -> tuple[int, ...]:
     stamp = _stamp(video)
     hint = "Add the file again: its new content is another video."
     if stamp[0] != video.size_bytes:
-        raise FileChanged(f"{video.path} has {stamp[0]} bytes; it had {video.size_bytes} when it was added.", hint)
+        raise FileChanged(
+            f"{str(video.path)!r} has {stamp[0]} bytes; it had {video.size_bytes} when it was added.", hint
+        )
     if digest(video.path) != (video.sha256, video.size_bytes):
-        raise FileChanged(f"{video.path} holds other content than when it was added.", hint)
+        raise FileChanged(f"{str(video.path)!r} holds other content than when it was added.", hint)
     return stamp
 
 
@@ -112,10 +116,12 @@ def encode_batch(
     ]
 
 
-def _batches(plans: Sequence[SegmentPlan], media: MediaInfo, config: PipelineConfig) -> Iterator[Sequence[SegmentPlan]]:
-    """Runs of segments that fit the limits; at least one segment each."""
+def cut_batches(
+    plans: Sequence[SegmentPlan], media: MediaInfo, batch_segments: int, batch_bytes: int
+) -> Iterator[Sequence[SegmentPlan]]:
+    """Runs of segments whose pixels fit the limits; at least one segment each."""
     segment_bytes = max(1, media.width * media.height * 3 * max(len(plan.instants_s) for plan in plans))
-    size = max(1, min(config.batch_segments, config.batch_bytes // segment_bytes))
+    size = max(1, min(batch_segments, batch_bytes // segment_bytes))
     for start in range(0, len(plans), size):
         yield plans[start : start + size]
 
@@ -123,14 +129,23 @@ def _batches(plans: Sequence[SegmentPlan], media: MediaInfo, config: PipelineCon
 def _decoded_ahead(
     path: Path, source: FrameSource, batches: Iterator[Sequence[SegmentPlan]]
 ) -> Generator[tuple[Sequence[SegmentPlan], list[Frames]], None, None]:
-    """Each batch with its frames; the following one is being decoded while the caller works on it."""
+    """Each batch with its frames; the following one is being decoded while the caller works on it.
+
+    Who closes it early waits for the one segment that is being read, not for the batch.
+    """
+    is_over = threading.Event()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode-ahead") as ahead:
-        waiting = [(batch, ahead.submit(_read_batch, path, source, batch)) for batch in _first(batches)]
-        while waiting:
-            batch, pending = waiting.pop()
-            frames = pending.result()
-            waiting = [(other, ahead.submit(_read_batch, path, source, other)) for other in _first(batches)]
-            yield batch, frames
+        try:
+            waiting = [(batch, ahead.submit(_read_batch, path, source, batch, is_over)) for batch in _first(batches)]
+            while waiting:
+                batch, pending = waiting.pop()
+                frames = pending.result()
+                waiting = [
+                    (other, ahead.submit(_read_batch, path, source, other, is_over)) for other in _first(batches)
+                ]
+                yield batch, frames
+        finally:
+            is_over.set()
 
 
 def _first(batches: Iterator[Sequence[SegmentPlan]]) -> list[Sequence[SegmentPlan]]:
@@ -138,9 +153,14 @@ def _first(batches: Iterator[Sequence[SegmentPlan]]) -> list[Sequence[SegmentPla
     return [] if batch is None else [batch]
 
 
-def _read_batch(path: Path, source: FrameSource, batch: Sequence[SegmentPlan]) -> list[Frames]:
-    frames = []
+def _read_batch(
+    path: Path, source: FrameSource, batch: Sequence[SegmentPlan], is_over: threading.Event
+) -> list[Frames]:
+    """The frames of each segment; fewer once is_over is set, when nobody takes them any more."""
+    frames: list[Frames] = []
     for plan in batch:
+        if is_over.is_set():
+            break
         part = source.read_frames(path, plan.instants_s)
         if not len(part.pixels):
             raise VideoUndecodable(f"No frame could be read between {plan.start_s:.2f} s and {plan.end_s:.2f} s.")
@@ -153,5 +173,5 @@ def _stamp(video: Video) -> tuple[int, ...]:
     try:
         status = video.path.stat()
     except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError) as error:
-        raise FileMissing(f"{video.path} is not there, or may not be read.") from error
+        raise FileMissing(f"{str(video.path)!r} is not there, or may not be read.") from error
     return status.st_size, status.st_mtime_ns, status.st_ino

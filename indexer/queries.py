@@ -15,13 +15,15 @@ import torch
 from torch.nn.functional import normalize
 
 from indexer.errors import InvalidQuery, VideoTooLong
+from indexer.pipeline import cut_batches
 from indexer.records import StoredSegment
 from indexer.sandbox import DecodeSandbox
 from indexer.segments import plan_segments
 from model.types import VideoFeatures, VideoTextModel
 
 SEGMENTS_PER_BATCH = 8
-"""Segments decoded before they are encoded; bounds the memory for pixels."""
+BYTES_PER_BATCH = 256 * 2**20
+"""Segments decoded before they are encoded, and bytes of their pixels: a small file may hold very large pictures."""
 
 
 def checked_range(start_s: float | None, end_s: float | None, duration_s: float) -> tuple[float, float]:
@@ -52,15 +54,15 @@ def clip_features(
 
     Returns: features of Q segments. Raises: InvalidQuery for an empty range, VideoTooLong past max_clip_s, MediaError.
     """
-    start, end = checked_range(start_s, end_s, sandbox.probe(path).duration_s)
+    media = sandbox.probe(path)
+    start, end = checked_range(start_s, end_s, media.duration_s)
     if end - start > max_clip_s:
         raise VideoTooLong(
             f"The clip lasts {end - start:.1f} s; a query may last {max_clip_s:g} s.", "Choose a range within it."
         )
     plans = plan_segments(end - start, model.spec.num_frames, max_segment_s)
     found: list[VideoFeatures] = []
-    for at in range(0, len(plans), SEGMENTS_PER_BATCH):
-        batch = plans[at : at + SEGMENTS_PER_BATCH]
+    for batch in cut_batches(plans, media, SEGMENTS_PER_BATCH, BYTES_PER_BATCH):
         read = [sandbox.read_frames(path, [start + t for t in plan.instants_s]) for plan in batch]
         found.append(model.encode_video([frames.pixels for frames in read]))
     return VideoFeatures(

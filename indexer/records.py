@@ -94,6 +94,11 @@ class Video:
     error_code: str | None = None
     error_message: str | None = None
 
+    @property
+    def file_name(self) -> str:
+        """What to call the file to a person: its name, or the title where the index keeps it under its digest."""
+        return f"{self.title.replace('/', '-')}{self.path.suffix}" if self.is_managed else self.path.name
+
 
 @dataclass(frozen=True, slots=True)
 class VideoChange:
@@ -129,11 +134,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class AddResult:
-    """job_id is the job to follow (of a duplicate: its last job). is_duplicate: the content was known already."""
+    """job_id is the job to follow (of a duplicate: its last job). is_duplicate: the content was known already.
+    abandoned: the managed file that the video had before and has no more, to be deleted."""
 
     video_id: str
     job_id: str
     is_duplicate: bool
+    abandoned: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

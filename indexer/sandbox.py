@@ -193,6 +193,9 @@ class _Child:
         assert self._process.stdin and self._process.stdout and self._process.stderr
         self._stdin, self._stdout, self._stderr = self._process.stdin, self._process.stdout, self._process.stderr
         self._tail = b""
+        self._poll = select.poll()  # select() fails from file number 1024 on
+        for pipe in (self._stdout, self._stderr):
+            self._poll.register(pipe, select.POLLIN)
 
     @property
     def pid(self) -> int:
@@ -244,13 +247,15 @@ class _Child:
     def _read_into(self, deadline: float, view: memoryview) -> int:
         while True:
             timeout_s = deadline - time.monotonic()
-            ready = select.select([self._stdout, self._stderr], [], [], max(0.0, timeout_s))[0]
-            if self._stderr in ready:
+            ready = {number for number, _ in self._poll.poll(max(0.0, timeout_s) * 1e3)}
+            if self._stderr.fileno() in ready:
                 said = os.read(self._stderr.fileno(), STDERR_TAIL_BYTES)
                 self._tail = (self._tail + said)[-STDERR_TAIL_BYTES:]
-                if said and self._stdout not in ready:
+                if not said:
+                    self._poll.unregister(self._stderr)
+                if self._stdout.fileno() not in ready:
                     continue
-            if self._stdout in ready:
+            if self._stdout.fileno() in ready:
                 got = os.readv(self._stdout.fileno(), [view])
                 if got:
                     return got

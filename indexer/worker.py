@@ -94,9 +94,11 @@ class Worker:
         return after
 
     def _work(self, job: Job, stop: threading.Event) -> None:
+        digest_name = ""  # what an uploaded file is called here: it tells a person nothing
         try:
             with self._lease(job, stop) as lease:
                 video = self._catalogue.get_video(job.video_id)
+                digest_name = f"{video.path.name}: " if video.is_managed else ""
                 indexed = index_video(video, self._sandbox, self._model, self._config.pipeline, lease.tell)
                 self._catalogue.publish(job, indexed.media, indexed.segments, self._model.spec.fingerprint)
             self._tell("job_succeeded", job, num_segments=len(indexed.segments))
@@ -111,7 +113,7 @@ class Worker:
         except (JobLost, CatalogueBusy):
             raise
         except (MediaError, ModelMismatch) as error:
-            self._fail(job, error.code, str(error), retry=False)
+            self._fail(job, error.code, str(error).removeprefix(digest_name), retry=False)
         except VidgrainError as error:
             self._fail(job, error.code, str(error), retry=True)
         except Exception as error:

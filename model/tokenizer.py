@@ -22,10 +22,13 @@ Pieces = tuple[tuple[str, ...], ...]
 
 
 class Tokenizer(Protocol):
-    """What a backbone asks of its tokenizer. `pad_id` fills a sentence up to the width."""
+    """What a backbone asks of its tokenizer. `pad_id` fills a sentence up; `start_id` may stand first in it."""
 
     @property
     def pad_id(self) -> int: ...
+
+    @property
+    def start_id(self) -> int | None: ...
 
     @property
     def vocab_size(self) -> int: ...
@@ -78,6 +81,12 @@ class TransformersTokenizer:
         """The library's padding id; 0 where it has none."""
         pad = self.inner.pad_token_id
         return 0 if pad is None else int(pad)
+
+    @property
+    def start_id(self) -> int | None:
+        """The library's first token of a sentence; None, or simply never seen, where it puts none (SigLIP)."""
+        start = self.inner.bos_token_id if self.inner.cls_token_id is None else self.inner.cls_token_id
+        return None if start is None else int(start)
 
     @property
     def vocab_size(self) -> int:

@@ -98,8 +98,9 @@ class XClip:
         if not texts:
             raise ShapeError("there is no text to encode")
         ids_TW, mask_TW, pieces = self.network.backbone.tokenize(texts, self.spec.num_words)
+        mask_TW = served_word_mask(ids_TW, mask_TW, self.network.backbone.tokenizer.start_id)
         sentence, words = self.network.text(ids_TW.to(self.device))
-        return TextFeatures(sentence, words, served_word_mask(mask_TW).to(self.device), pieces)
+        return TextFeatures(sentence, words, mask_TW.to(self.device), pieces)
 
     @torch.inference_mode()
     def recall_vectors(self, query: Query) -> Tensor:
@@ -129,8 +130,9 @@ class XClip:
         return Scores(found.grains_TV4.mean(-1), found.grains_TV4, relevance)
 
 
-def served_word_mask(mask_TW: Tensor) -> Tensor:
-    """A tokenizer's mask (True on start..end) without the start token, which says nothing of its sentence."""
-    served = mask_TW.clone()
-    served[:, 0] = False
-    return served
+def served_word_mask(ids_TW: Tensor, mask_TW: Tensor, start_id: int | None) -> Tensor:
+    """A tokenizer's mask (True on start..end) without the start token, which says nothing of its sentence.
+
+    Tokenizers without one keep their first word. Shapes: ids and mask (T, W) -> (T, W) bool.
+    """
+    return mask_TW if start_id is None else mask_TW & (ids_TW != start_id)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from indexer.records import Hit, Job, JobStage, JobStatus, SearchAnswer, Video, VideoStatus
+from indexer.rows import storable
 from service.errors import without_folders
 
 
@@ -87,7 +88,7 @@ class VideoAnswer(BaseModel):
         return cls(
             id=video.id,
             title=video.title,
-            file_name=video.path.name,
+            file_name=storable(video.file_name),
             status=video.status,
             metadata=dict(video.metadata),
             size_bytes=video.size_bytes,

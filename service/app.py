@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from indexer.errors import BackendMissing
@@ -99,7 +99,7 @@ def create_app(settings: Settings, index: VideoIndex | None = None, *, worker: W
     for router in (search.router, indexing.router, videos.router, jobs.router, health.router):
         app.include_router(router)
         app.include_router(router, prefix="/v1", include_in_schema=False)
-    edge.install(app)
+    edge.install(app, settings.allowed_hosts)
     _add_pages(app)
     _complete_document(app)
     return app
@@ -125,8 +125,16 @@ def _complete_document(app: FastAPI) -> None:
 
 
 def _add_pages(app: FastAPI) -> None:
-    """The page at /, its files at /web, and /docs with Swagger UI out of an installed package: no other host."""
+    """The page at /, its files at /web, and /docs with Swagger UI out of an installed package: no other host.
+
+    /v1/docs and /v1/openapi.json are the same; the page's links are relative, so its files lie there as well.
+    """
     app.mount("/web", StaticFiles(directory=WEB), name="web")
+    app.mount("/v1/web", StaticFiles(directory=WEB), name="v1-web")
+
+    @app.get("/v1/openapi.json", include_in_schema=False)
+    def openapi_document() -> JSONResponse:
+        return JSONResponse(app.openapi())
 
     @app.get("/", include_in_schema=False)
     def page() -> FileResponse:
@@ -135,8 +143,10 @@ def _add_pages(app: FastAPI) -> None:
     assets = _swagger_assets()
     if assets is not None:
         app.mount("/docs/assets", StaticFiles(directory=assets), name="docs-assets")
+        app.mount("/v1/docs/assets", StaticFiles(directory=assets), name="v1-docs-assets")
 
     @app.get("/docs", include_in_schema=False)
+    @app.get("/v1/docs", include_in_schema=False)
     def docs() -> FileResponse:
         if assets is None:
             raise BackendMissing("The docs page needs Swagger UI's files.", "Install the package fastapi-offline.")

@@ -116,7 +116,7 @@ def index(
     finally:
         opened.close()
     for path, reason in report.failures:
-        stderr.print(f"failed: {path}: {reason}", markup=False)
+        stderr.print(f"failed: {path}: {reason}", markup=False, soft_wrap=True)
     if as_json:
         print_json(report.as_dict())
     else:
@@ -162,7 +162,7 @@ def search(
     finally:
         opened.close()
     for code, message in answer.warnings:
-        stderr.print(f"warning: {message} ({code})", markup=False)
+        stderr.print(f"warning: {message} ({code})", markup=False, soft_wrap=True)
     if as_json:
         print_json(answer_dict(answer))
     else:
@@ -259,7 +259,9 @@ def evaluate(
 
 @app.command("train-tiny")
 def train_tiny(
-    out: Annotated[Path, typer.Option("--out", help="Folder for config.json, model.safetensors and the rest.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for config.json, model.safetensors and the rest.")] = Path(
+        "tiny-model"
+    ),
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps at most.")] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", min=0.1, help="Minutes at most.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Same seed and device, same weights.")] = None,

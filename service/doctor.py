@@ -182,7 +182,8 @@ def _index(settings: Settings) -> Check:
         stats = index.stats()
     finally:
         index.close()
-    return Check("index", "ok", f"{stats['videos']} videos, {stats['segments']} segments; jobs: {stats['jobs']}")
+    jobs = ", ".join(f"{number} {status}" for status, number in stats["jobs"].items() if number) or "none"
+    return Check("index", "ok", f"{stats['videos']} videos, {stats['segments']} segments; jobs: {jobs}")
 
 
 def _redis(settings: Settings) -> Check:
@@ -190,13 +191,14 @@ def _redis(settings: Settings) -> Check:
 
     if settings.redis_url is None:
         return Check("redis", "ok", "not used (VIDGRAIN_REDIS_URL is empty); nothing needs it")
+    host = settings.redis_url.rpartition("@")[2]  # without a password
     wake = Wake(settings.redis_url)
     is_there = wake.is_there()
     wake.close()
     if not is_there:
         hint = "Start it or unset VIDGRAIN_REDIS_URL; until then idle workers look for themselves."
-        return Check("redis", "warn", f"{settings.redis_url} does not answer", hint)
-    return Check("redis", "ok", f"{settings.redis_url} answers; it wakes idle workers")
+        return Check("redis", "warn", f"{host} does not answer", hint)
+    return Check("redis", "ok", f"{host} answers; it wakes idle workers")
 
 
 def _version(package: str) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,11 +17,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from indexer.rows import storable
 from model.errors import VidgrainError
 from service.bodies import from_validation
 from service.errors import (
     PROBLEM_TYPE,
-    ForbiddenOrigin,
     Internal,
     InvalidRequest,
     MalformedBody,
@@ -32,6 +32,7 @@ from service.errors import (
     status_and_title,
     without_folders,
 )
+from service.hosts import check_host, check_origin
 from service.incoming_body import IncomingBody
 from service.observability import new_request_id, request_id_var
 
@@ -48,8 +49,9 @@ SAFE_HEADERS = {
 class Edge:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str] = ()) -> None:
         self._app = app
+        self._allowed_hosts = frozenset(allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on; other kinds of connection go through untouched."""
@@ -76,7 +78,8 @@ class Edge:
             await send(message)
 
         try:
-            _check_origin(scope, headers)
+            check_host(headers, self._allowed_hosts)
+            check_origin(scope["method"], headers)
             await self._app(scope, body.receive, send_safely)
         except Exception as error:  # the top: any error becomes an answer, or ends a body that has begun
             if status:
@@ -89,15 +92,15 @@ class Edge:
             request_id_var.reset(token)
 
 
-def install(app: FastAPI) -> None:
-    """Have this file answer every error of the application."""
+def install(app: FastAPI, allowed_hosts: Collection[str] = ()) -> None:
+    """Have this file answer every error of the application. allowed_hosts: as in hosts.py."""
 
     async def handle(_: Request, error: Exception) -> Response:
         return answer(error)
 
     for kind in (VidgrainError, HTTPException, RequestValidationError, ClientDisconnect):
         app.add_exception_handler(kind, handle)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, allowed_hosts=allowed_hosts)
 
 
 def answer(error: Exception) -> Response:
@@ -109,7 +112,7 @@ def answer(error: Exception) -> Response:
     body = problem(said, request_id_var.get() or "")
     for name in ("detail", "hint"):
         if name in body:
-            body[name] = without_folders(body[name])
+            body[name] = storable(without_folders(body[name]))  # the name of a file need not be Unicode
     headers: Mapping[str, str] = said.headers if isinstance(said, ServiceError) else {}
     return JSONResponse(body, status, headers=dict(headers), media_type=PROBLEM_TYPE)
 
@@ -138,12 +141,3 @@ def _complete_headers(start: Message, request_id: str, closes: bool) -> None:
         sent.setdefault(name, value)
     if closes:
         sent["connection"] = "close"
-
-
-def _check_origin(scope: Scope, headers: Headers) -> None:
-    """Browsers say where a request was made; there is no login here, so pages of other sites may only read."""
-    if scope["method"] not in {"GET", "HEAD", "OPTIONS"} and headers.get("sec-fetch-site") in {
-        "cross-site",
-        "same-site",
-    }:
-        raise ForbiddenOrigin("a page of another site may not send this", "Call the API from your own server instead.")

@@ -7,6 +7,7 @@
     ├── QueryTooLong            query_too_long            a sentence past the limit
     ├── PathNotAllowed          path_not_allowed          a path outside of the media roots
     ├── ForbiddenOrigin         forbidden_origin          a page of another site tries to change something
+    ├── ForbiddenHost           forbidden_host            called by a name that is not ours
     ├── NoSuchPage              not_found                 no route of that path
     ├── MethodNotAllowed        method_not_allowed        the path is there, the method isn't
     ├── PayloadTooLarge         payload_too_large         an upload or body past its limit
@@ -79,6 +80,12 @@ class ForbiddenOrigin(ServiceError):
     code = "forbidden_origin"
 
 
+class ForbiddenHost(ServiceError):
+    """The Host header has a name that this service was not told to answer to."""
+
+    code = "forbidden_host"
+
+
 class NoSuchPage(ServiceError):
     """No route of that path."""
 
@@ -132,6 +139,7 @@ STATUSES: dict[type[VidgrainError], tuple[int, str]] = {
     QueryTooLong: (422, "The query is too long"),
     PathNotAllowed: (403, "That path may not be read"),
     ForbiddenOrigin: (403, "Another site may not do that"),
+    ForbiddenHost: (403, "Not by that name"),
     NoSuchPage: (404, "No such page"),
     MethodNotAllowed: (405, "The method is not one of this path"),
     PayloadTooLarge: (413, "The body is too large"),
@@ -188,4 +196,5 @@ def problem(error: VidgrainError, request_id: str) -> dict[str, Any]:
 
 def without_folders(text: str) -> str:
     """The text with absolute paths cut down to their last part: where files lie on the server is not told."""
+    text = re.sub(r"""(['"])/(?:(?!\1)[^\n])*/(?=(?:(?!\1)[^/\n])+\1)""", r"\1", text)  # in quotes it may hold spaces
     return re.sub(r"(?<![\w:/.])/(?:[^/\s'\"]+/)+(?=[^/\s'\"])", "", text)

@@ -71,6 +71,7 @@ class TextLines(logging.Formatter):
         head = f"{event.pop('at')} {event.pop('level'):<7} {event.pop('event')}"
         event.pop("logger")
         line = " ".join([head, *(f"{key}={value}" for key, value in event.items())])
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)  # one event is one line
         return f"{line}\n{traceback}" if traceback else line
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 
+GRACEFUL_SHUTDOWN_S = 5
+"""How long requests under way may take to end once we are to stop: a player that is paused would keep us for ever."""
+
+
 class PortUnavailable(VidgrainError):
     """The address can't be listened on: taken, not ours, or not allowed."""
 
@@ -57,7 +61,8 @@ def serve(settings: Settings, listener: socket.socket, *, with_worker: bool) -> 
     with closing(listener), closing(open_index(settings)) as index:
         worker = WorkerProcess(worker_command(os.getpid()), settings.environment()) if with_worker else None
         app = create_app(settings, index, worker=worker)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S)
+        server = uvicorn.Server(config)
         try:
             if worker is not None:
                 worker.start()

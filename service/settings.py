@@ -7,6 +7,7 @@ prints that page, and a test holds the two equal.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -86,6 +87,12 @@ class Settings(BaseSettings):
     port: int = Field(
         8000, ge=0, le=65535, description="TCP port that `vidgrain serve` listens on; 0 takes a free one."
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Public names by which the service may be called, separated by commas, such as "
+        "`search.example.com`. Addresses, `localhost`, names without a dot and local ones (`.local`, `.lan`) always "
+        "may; another name in a request's Host header is refused, for a foreign page could use it to get in.",
+    )
     media_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (),
         description="Folders from which `POST /index/video` may take a path, separated as in PATH "
@@ -136,6 +143,12 @@ class Settings(BaseSettings):
     @classmethod
     def _roots_are_absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
         return tuple(Path(os.path.abspath(root)) for root in value)  # noqa: PTH100  symlinks stay: they are resolved at use
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        # the separator of paths as well: that is how `environment` writes lists
+        return tuple(re.split(r"[,;:\s]+", value.strip(" ,").lower())) if isinstance(value, str) else value
 
     @field_validator("redis_url")
     @classmethod

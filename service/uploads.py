@@ -63,7 +63,9 @@ class Upload:
         suffix = PurePosixPath(self.file_name.lower()).suffix
         target = media / f"{self.sha256}{suffix if suffix in VIDEO_TYPES else ''}"
         with _full_disk_said():
-            media.mkdir(parents=True, exist_ok=True)
+            if not media.is_dir():
+                media.mkdir(parents=True, exist_ok=True)
+                _sync_folder(media.parent)
             if not target.is_file() or target.stat().st_size != self.size_bytes:
                 self.path.replace(target)
                 _sync_folder(media)
@@ -114,6 +116,8 @@ def sweep(incoming: Path) -> int:
     """Remove the files of receivers that no longer live; how many there were. A file being received stays."""
     removed = 0
     for path in incoming.iterdir() if incoming.is_dir() else ():
+        if not path.is_file():
+            continue  # none of ours
         with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink(missing_ok=True)

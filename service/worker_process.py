@@ -77,7 +77,13 @@ class WorkerProcess:
         wait_s = self._min_wait_s
         while not self._stopping.is_set():
             began_s = time.monotonic()
-            self._child = child = subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL)
+            try:
+                self._child = child = subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL)
+            except OSError as error:  # no memory or no process to be had just now: later there may be
+                log.warning("worker_not_started", extra={"reason": str(error), "tried_again_in_s": wait_s})
+                self._stopping.wait(wait_s)
+                wait_s = min(wait_s * 2, self._max_wait_s)
+                continue
             self.num_starts += 1
             log.info("worker_started", extra={"pid": child.pid})
             while child.poll() is None and not self._stopping.wait(0.1):
@@ -96,8 +102,11 @@ class WorkerProcess:
 
 
 def worker_command(parent_pid: int) -> list[str]:
-    """argv of a worker that ends with the process parent_pid, run by this same Python."""
-    return [sys.executable, "-m", "service.cli", "worker", "--parent-pid", str(parent_pid)]
+    """argv of a worker that ends with the process parent_pid, run by this same Python.
+
+    -P: a folder `service` where the server was started must not be taken for ours.
+    """
+    return [sys.executable, "-P", "-m", "service.cli", "worker", "--parent-pid", str(parent_pid)]
 
 
 def end_with_parent(

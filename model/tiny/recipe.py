@@ -159,12 +159,13 @@ def _scores(network: XClipNetwork, clips: list[Pixels], sentences: list[str], de
     prepare = network.backbone.preprocess
     pixels = torch.stack([prepare(clip) for clip in clips]).to(device)
     ids, mask_TW, _ = network.backbone.tokenize(sentences, NUM_WORDS)
+    mask_TW = served_word_mask(ids, mask_TW, network.backbone.tokenizer.start_id)
     mask_VF = torch.ones(pixels.shape[:2], dtype=torch.bool, device=device)
     with torch.autocast(device.type, torch.bfloat16), _attention(device):
         raw = network.backbone.encode_frames(pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)).float()
         sentence, words = network.text(ids.to(device))
     videos = network.video_from_frames(raw.reshape(*mask_VF.shape, -1), mask_VF)
-    found = network.head(sentence, words, videos.pooled, videos.frames, served_word_mask(mask_TW).to(device), mask_VF)
+    found = network.head(sentence, words, videos.pooled, videos.frames, mask_TW.to(device), mask_VF)
     grains: Tensor = found.grains_TV4
     return network.backbone.logit_scale.exp() * grains.mean(-1)
 

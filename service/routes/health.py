@@ -21,7 +21,7 @@ def index_counts(running: TheRunning) -> IndexAnswer:
 
 
 @router.get("/healthz")
-def healthz() -> Health:
+async def healthz() -> Health:  # async: answered also while every thread is at work
     """The process answers. Says nothing of the model: see /readyz."""
     return Health()
 

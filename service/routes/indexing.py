@@ -11,7 +11,6 @@ import anyio
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from indexer.errors import NotFound
 from indexer.records import AddResult, Job
 from service.answers import Added, JobAnswer
 from service.bodies import MULTIPART, checked, content_type, documented, parse, read_json
@@ -105,16 +104,7 @@ def _add_file(running: Running, upload: Upload, fields: AddFields) -> AddResult:
                 kept, title=title, metadata=fields.metadata, on_duplicate=fields.on_duplicate, is_managed=True
             )
         finally:
-            if not _is_in_use(running, upload, kept):
-                kept.unlink(missing_ok=True)
-
-
-def _is_in_use(running: Running, upload: Upload, kept: Path) -> bool:
-    """Whether the content's video has this very file: a duplicate may have another one, and a refusal may have none."""
-    try:
-        return running.index.get(upload.sha256[:16]).path == kept.absolute()
-    except NotFound:
-        return False
+            running.index.discard(kept)  # a duplicate may have another file, and a refusal has none
 
 
 async def _wait(request: Request, running: Running, job_id: str, wait_s: float) -> Job:

@@ -11,6 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import FileResponse
 
 from indexer.errors import NotFound
+from indexer.rows import storable
 from service.answers import VideoAnswer, VideoList
 from service.bodies import documented, json_body, parse
 from service.errors import InvalidRequest, RangeNotSatisfiable
@@ -92,7 +93,7 @@ def stream(video_id: str, request: Request, running: TheRunning) -> Response:
     return FileResponse(
         video.path,
         media_type=kind,
-        filename=video.path.name,
+        filename=storable(video.file_name),
         content_disposition_type="inline",
         stat_result=video.path.stat(),
     )

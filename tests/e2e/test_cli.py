@@ -165,6 +165,7 @@ def test_a_filter_narrows_a_search(vidgrain: Any, clips: Path) -> None:
         (("search", "a", "--video", __file__), "--video"),
         (("search", "a", "--model", "no-such-model"), "no-such-model"),
         (("search", "   "), "empty"),
+        (("videos", "--data", __file__), "can't be made"),
         (("index", "nowhere"), "nowhere"),
         (("index", "."), "no video files"),
         (("nonsense",), "nonsense"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -213,6 +214,7 @@ def test_junk_fails_with_a_reason_and_the_rest_goes_on(service: Service, clip: C
     job = service.client.get(f"/jobs/{added['job_id']}")
     assert job.json()["status"] == "failed"
     assert job.json()["error"]["code"] in {"unsupported_media", "video_undecodable"}
+    assert ".mp4" not in job.json()["error"]["message"], "an uploaded file is called by its digest, which says nothing"
     assert job.json()["error"]["message"] and str(service.settings.data) not in job.text
     video = service.client.get(f"/videos/{added['video_id']}").json()
     assert (video["status"], video["error"]["code"]) == ("failed", job.json()["error"]["code"])
@@ -244,3 +246,14 @@ def test_the_service_says_how_it_is(filled: Service) -> None:
     assert (version["model"], version["fingerprint"]) == ("fake", "fake-1")
     counts = client.get("/index").json()
     assert (counts["videos"], counts["segments"], counts["jobs"]["succeeded"]) == (3, 3, 3)
+
+
+def test_a_file_that_was_replaced_leaves_nothing_behind(service: Service, clip: Clip) -> None:
+    content, media = clip("red").read_bytes(), service.settings.data / "media"
+    for name in ("a.mp4", "a.mov"):
+        data = {"on_duplicate": "replace"}
+        added = service.client.post("/index/video", files={"file": (name, content)}, data=data).json()
+        service.work()
+        assert [path.suffix for path in media.iterdir()] == [Path(name).suffix]
+    assert service.client.delete(f"/videos/{added['video_id']}").status_code == 204
+    assert list(media.iterdir()) == []

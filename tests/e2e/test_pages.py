@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.e2e.conftest import Service
 
 
@@ -16,14 +18,16 @@ def test_the_page_and_its_files(filled: Service) -> None:
         assert filled.client.get(name).status_code == 200, name
 
 
-def test_the_docs_page_has_local_assets(filled: Service) -> None:
-    page = filled.client.get("/docs")
+@pytest.mark.parametrize("root", ["/", "/v1/"])
+def test_the_docs_page_has_local_assets(filled: Service, root: str) -> None:
+    page = filled.client.get(f"{root}docs")
     assert page.status_code == 200
     names = re.findall(r'(?:href|src)="([^"]+)"', page.text)
     assert "docs/assets/swagger-ui-bundle.js" in names
     for name in names:
         assert not name.startswith(("http:", "https:", "//"))
-        assert filled.client.get(f"/{name}").status_code == 200, name
+        assert filled.client.get(f"{root}{name}").status_code == 200, name
+    assert filled.client.get(f"{root}openapi.json").json()["paths"]
 
 
 def test_the_document_has_every_path_with_both_bodies_and_examples(filled: Service) -> None:

@@ -104,3 +104,15 @@ def _upload_and_wait(server: Server, folder: Path, name: str, colour: tuple[int,
     job = _upload(server, folder, name, colour)
     ended = {"succeeded", "failed", "cancelled"}
     return until(lambda: s if (s := str(server.http.get(f"/jobs/{job}").json()["status"])) in ended else None)
+
+
+def test_a_player_that_stands_still_does_not_keep_the_server(tmp_path: Path, model: str) -> None:
+    settings = {"data": tmp_path / "data", "model": model, "device": "cpu"}
+    with serving(tmp_path / "log", "--no-worker", **settings) as server:
+        server.wait_ready()
+        content = os.urandom(16 * 2**20)  # more than the buffers between us hold
+        video = server.http.post("/index/video", files={"file": ("a.mp4", content)}).json()["video_id"]
+        with socket.create_connection(("127.0.0.1", server.port)) as player:
+            player.sendall(f"GET /videos/{video}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert player.recv(12) == b"HTTP/1.1 200"
+            assert server.stop() == 0

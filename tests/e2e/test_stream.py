@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
+from indexer.rows import storable
 from tests.e2e.conftest import Clip, Service
 
 
@@ -83,3 +86,17 @@ def test_a_file_that_went_before_its_turn_fails_without_telling_where_it_was(ser
     for answer in (service.client.get(added["links"]["job"]), service.client.get(added["links"]["video"])):
         assert answer.json()["error"]["code"] == "file_missing"
         assert "g.mp4" in answer.text and str(service.media) not in answer.text
+
+
+def test_a_name_that_is_no_unicode_is_served_all_the_same(service: Service, clip: Clip) -> None:
+    path = Path(os.fsdecode(os.fsencode(service.media) + b"/caf\xe9 noir.mp4"))
+    shutil.copy(clip("red"), path)
+    added = service.index.add(path)
+    service.work()
+    video = f"/videos/{added.video_id}"
+    assert service.client.get("/videos").json()["videos"][0]["file_name"] == storable(path.name)
+    assert service.client.get(f"{video}/stream").content == clip("red").read_bytes()
+    path.unlink()
+    problem = service.client.get(f"{video}/thumbnail?t=0.5")
+    assert problem.status_code == 404 and problem.json()["code"] == "file_missing"
+    assert str(service.media.name) not in problem.text

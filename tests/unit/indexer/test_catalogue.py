@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ from indexer.errors import (
     NotFound,
     StorageFull,
 )
-from indexer.records import VideoChange
+from indexer.records import AddResult, VideoChange
+from indexer.rows import Transaction
 from model.errors import ModelError, ShapeError
 from model.types import ModelSpec
 from tests.support.catalogues import MEDIA, SPEC, Clock, add, add_ready, claim, features
@@ -686,3 +688,51 @@ def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
     for catalogue in opened:
         assert catalogue.count() == (0, 0)
         catalogue.close()
+
+
+def test_a_failure_says_nothing_of_a_video_whose_next_job_waits(catalogue: Catalogue) -> None:
+    added = add(catalogue, "a")
+    job = claim(catalogue)
+    again = add(catalogue, "a", on_duplicate="replace")
+    assert again.job_id != added.job_id
+    catalogue.fail_job(job, "video_undecodable", "no", retry=False)
+    assert catalogue.get_video(added.video_id).status == "pending"
+    catalogue.fail_job(claim(catalogue), "video_undecodable", "no", retry=False)
+    assert catalogue.get_video(added.video_id).status == "failed"
+
+
+def test_what_a_claim_reads_does_not_grow_with_the_queue(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(50):
+        add(catalogue, str(n))
+    num_read: list[int] = []
+    rows = Transaction.rows
+
+    def counted(self: Transaction, sql: str, *parameters: object) -> list[Any]:
+        found = rows(self, sql, *parameters)
+        num_read.append(len(found))
+        return found
+
+    monkeypatch.setattr(Transaction, "rows", counted)
+    for _ in range(3):
+        claim(catalogue)
+    assert max(num_read) <= 3
+
+
+def test_a_file_of_ours_that_a_video_leaves_is_named(catalogue: Catalogue) -> None:
+    def put(path: str, *, is_managed: bool) -> AddResult:
+        return catalogue.add_video(
+            path=Path(path),
+            sha256="a" * 64,
+            size_bytes=1,
+            title="t",
+            metadata={},
+            is_managed=is_managed,
+            on_duplicate="replace",
+        )
+
+    assert put("own.mp4", is_managed=True).abandoned is None
+    assert put("own.mp4", is_managed=True).abandoned is None
+    assert put("own.mov", is_managed=True).abandoned == Path("own.mp4")
+    assert put("theirs.mov", is_managed=False).abandoned == Path("own.mov")
+    assert put("own.mp4", is_managed=True).abandoned is None
+    assert catalogue.has_file(Path("own.mp4")) and not catalogue.has_file(Path("own.mov"))

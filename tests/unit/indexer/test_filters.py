@@ -122,6 +122,7 @@ def test_what_passes(catalogue: Catalogue, filter: Any, names: str) -> None:
         ({"or": [{"a": 1}, 7]}, r"filter\.or\[1\] must be an object, not a number"),
         ({"not": [1]}, r"filter\.not must be an object"),
         ({f"k{n}": n for n in range(MAX_CONDITIONS + 1)}, "more than 64"),
+        ({"or": [{}] * 3000}, "more than 64"),
         (
             {"a": {"in": list(range(1000)), "eq": 1}, "b": {"in": list(range(1000))}, "c": {"in": [0] * 1000}},
             "4000 values",

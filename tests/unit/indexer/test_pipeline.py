@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from indexer.errors import FileChanged, FileMissing, UnsupportedMedia, VideoTooLong, VideoUndecodable
-from indexer.pipeline import IndexedVideo, PipelineConfig, index_video
-from indexer.records import Frames, JobStage, Video
+from indexer.pipeline import IndexedVideo, PipelineConfig, cut_batches, index_video
+from indexer.records import Frames, JobStage, MediaInfo, Video
+from indexer.segments import plan_segments
 from model.types import Pixels, VideoFeatures
 from tests.support.fake_sandbox import FakeSandbox, write_fake_video
 from tests.support.fakes import FakeModel
@@ -195,3 +196,27 @@ def test_a_file_that_changes_while_it_is_read_is_not_indexed(tmp_path: Path) -> 
 
     with pytest.raises(FileChanged, match="while it was read"):
         index(video, Sandbox())
+
+
+def test_who_stops_waits_for_one_segment_and_not_for_a_batch(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    sandbox = FakeSandbox(delay_s=0.05)
+
+    def stop_at_once(stage: JobStage, done: int, total: int) -> None:
+        if done:
+            raise Stop
+
+    config = PipelineConfig(max_segment_s=1.0, batch_segments=20)
+    video = video_at(write_fake_video(tmp_path / "v", 40.0, "red"))
+    with pytest.raises(Stop):
+        index_video(video, sandbox, FakeModel(), config, stop_at_once)
+    assert 20 <= sandbox.calls.count("read_frames") <= 23
+
+
+def test_a_batch_of_large_pictures_is_small() -> None:
+    media = MediaInfo(80.0, 25.0, 3840, 2160, 0, "h264", "mp4", False)
+    plans = plan_segments(80.0, 12, 10.0)
+    assert [len(batch) for batch in cut_batches(plans, media, 8, 2**30)] == [3, 3, 2]
+    assert [len(batch) for batch in cut_batches(plans, media, 8, 1)] == [1] * 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -245,3 +246,16 @@ def _wait_until(is_so: Callable[[], bool], timeout_s: float = 30.0) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_many_open_files_are_no_hindrance(clip: Path) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 1200:
+        pytest.skip(f"only {soft} files may be open here")
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
+    try:
+        with DecodeSandbox() as sandbox:
+            assert sandbox.probe(clip).duration_s == pytest.approx(2.0)
+    finally:
+        for number in held:
+            os.close(number)

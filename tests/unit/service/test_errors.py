@@ -86,3 +86,15 @@ def test_the_documented_codes_have_the_documented_statuses() -> None:
     for code, status in rows.items():
         assert status in known[code], code
     assert {kind.code for kind in kinds(service.errors.ServiceError)[1:]} <= set(rows)
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("There is no file '/srv/my name/secret films/a b.mp4'.", "There is no file 'a b.mp4'."),
+        ('"/srv/it\'s mine/a.mp4" is empty.', '"a.mp4" is empty.'),
+        ("'/a b/c' and '/d e/f' can't be read", "'c' and 'f' can't be read"),
+    ],
+)
+def test_a_path_in_quotes_may_hold_spaces(told: str, kept: str) -> None:
+    assert without_folders(told) == kept

@@ -77,3 +77,12 @@ def test_a_harmless_id_is_kept(good: str) -> None:
 def test_another_id_is_replaced(bad: str | None) -> None:
     assert new_request_id(bad) != bad
     assert new_request_id(bad) != new_request_id(bad)
+
+
+def test_text_lines_stay_one_line_whatever_is_in_them() -> None:
+    out = io.StringIO()
+    configure_logging("info", "text", out)
+    path = "/a\n2026-01-01T00:00:00Z info forged \x1b[2J \x9b \u2028é"
+    logging.getLogger("vidgrain.test").info("request_served", extra={"path": path})
+    (line,) = out.getvalue().splitlines()
+    assert line.endswith(r"path=/a\n2026-01-01T00:00:00Z info forged \x1b[2J \x9b \u2028é")

@@ -204,6 +204,8 @@ def test_sweep_removes_what_nobody_is_receiving(tmp_path: Path) -> None:
         assert sweep(tmp_path) == 1
         assert [path.name for path in tmp_path.iterdir()] == ["arriving"]
     assert sweep(tmp_path) == 1
+    (tmp_path / "folder").mkdir()
+    assert sweep(tmp_path) == 0
     assert sweep(tmp_path / "not-there") == 0
 
 

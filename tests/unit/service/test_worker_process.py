@@ -68,7 +68,7 @@ def test_a_child_that_keeps_dying_waits_longer_each_time() -> None:
 def test_the_command_is_this_python_and_a_worker_of_ours() -> None:
     command = worker_command(42)
     assert command[0] == sys.executable
-    assert command[1:] == ["-m", "service.cli", "worker", "--parent-pid", "42"]
+    assert command[1:] == ["-P", "-m", "service.cli", "worker", "--parent-pid", "42"]
 
 
 def test_a_child_ends_when_its_parent_is_killed() -> None:
@@ -110,3 +110,20 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
+    program = tmp_path / "later"
+    worker = WorkerProcess([str(program)], os.environ, min_wait_s=0.01, max_wait_s=0.05)
+    worker.start()
+    try:
+        time.sleep(0.1)
+        assert worker.pid is None and worker.num_starts == 0
+        script = tmp_path / "script"
+        script.write_text("#!/bin/sh\nexec sleep 600\n")
+        script.chmod(0o755)
+        script.replace(program)
+        pid = _until(lambda: worker.pid)
+    finally:
+        worker.stop()
+    assert not _is_alive(pid)
