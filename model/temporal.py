@@ -94,7 +94,10 @@ class Transformer(nn.Module):
         """(V, F, D), mask (V, F) bool of the keys -> (V, F, D)."""
         bias_VF = (1.0 - mask_VF.to(x_VFD.dtype)) * MASKED_LOGIT
         bias = bias_VF[:, None, None, :].expand(-1, self.heads, x_VFD.shape[1], -1)
-        bias = bias.reshape(-1, x_VFD.shape[1], x_VFD.shape[1])
+        return self.with_bias(x_VFD, bias.reshape(-1, x_VFD.shape[1], x_VFD.shape[1]))
+
+    def with_bias(self, x_VFD: Tensor, bias: Tensor) -> Tensor:
+        """The blocks under an additive attention bias of the caller's own, (V * heads, F, F) -> (V, F, D)."""
         for block in self.resblocks:
             x_VFD = block(x_VFD, bias)
         return x_VFD
@@ -141,7 +144,12 @@ def initialise_from_text_tower(temporal: nn.Module, positions: Tensor, blocks: I
         return
     with torch.no_grad():
         temporal.frame_position_embeddings.weight.copy_(positions[: temporal.frame_position_embeddings.num_embeddings])
-    for ours, theirs in zip(temporal.transformer.resblocks, blocks, strict=False):
+    copy_blocks(temporal.transformer, blocks)
+
+
+def copy_blocks(transformer: Transformer, blocks: Iterable[nn.Module]) -> None:
+    """Start a transformer's first blocks from blocks in CLIP's parameter layout, as many as both sides have."""
+    for ours, theirs in zip(transformer.resblocks, blocks, strict=False):
         ours.load_state_dict(theirs.state_dict())
 
 
