@@ -50,6 +50,7 @@ def configure_logging(level: str, log_format: Literal["json", "text"], stream: T
     access.propagate = False
     errors = logging.getLogger("uvicorn.error")
     errors.handlers[:] = []
+    errors.setLevel(logging.NOTSET)
     errors.propagate = True
 
 

@@ -41,7 +41,7 @@ def test_real_clips_in_the_real_sandbox_are_indexed_once_too(tmp_path: Path) -> 
     for n in range(NUM_VIDEOS):
         pictures = numbered_frames(dice.randrange(1, 60), (96, 64), first=100 * n)
         files.append(write_clip(tmp_path / f"{n}.mp4", pictures, 10, "mpeg4"))
-    index_under_fire(tmp_path / "catalogue.sqlite", files, dice, 1, None, (0.0, 0.5), max_kills=6)
+    index_under_fire(tmp_path / "catalogue.sqlite", files, dice, 1, None, (0.0, 0.08), max_kills=6)
 
 
 def index_under_fire(

@@ -9,12 +9,13 @@ import hashlib
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from indexer.catalogue import Catalogue
 from indexer.pipeline import PipelineConfig
+from indexer.records import Frames
 from indexer.sandbox import DecodeSandbox
 from indexer.worker import Worker, WorkerConfig
 from tests.support.catalogues import add
@@ -57,9 +58,17 @@ def add_file(catalogue: Catalogue, path: Path, max_attempts: int) -> str:
     ).video_id
 
 
+class UnhurriedSandbox(DecodeSandbox):
+    """The real one, a tenth of a second late with every stretch: a kill soon after a claim finds the job at work."""
+
+    def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
+        time.sleep(0.1)
+        return super().read_frames(path, instants_s)
+
+
 def sandbox(delay_s: float | None) -> FakeSandbox | DecodeSandbox:
     """The fake one with that delay, or the real one."""
-    return DecodeSandbox() if delay_s is None else FakeSandbox(delay_s)
+    return UnhurriedSandbox() if delay_s is None else FakeSandbox(delay_s)
 
 
 def pipeline_config() -> PipelineConfig:
