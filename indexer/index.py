@@ -116,8 +116,8 @@ class VideoIndex:
 
     def close(self) -> None:
         """End the decoding processes and close the catalogue. Twice is as good as once."""
-        for sandbox in (self._sandbox, *self._worker_sandboxes):
-            sandbox.close()
+        self.stop_decoding()
+        self._sandbox.close()
         self._catalogue.close()
 
     def __enter__(self) -> VideoIndex:
@@ -295,6 +295,11 @@ class VideoIndex:
             owner=owner,
             wait=wait,
         )
+
+    def stop_decoding(self) -> None:
+        """End the decoding of this index's workers, also in the middle of a file: a job in hand is given back."""
+        for sandbox in self._worker_sandboxes:
+            sandbox.close()
 
     # ---- what it is and shows
 

@@ -86,6 +86,12 @@ def worker(
 
     index = open_index(settings)
     wake = Wake(settings.redis_url)
+
+    def give_back_the_job() -> None:
+        stop.wait()
+        index.stop_decoding()
+
+    threading.Thread(target=give_back_the_job, daemon=True).start()
     try:
         index.worker(wait=wake.wait if settings.redis_url else None).run(stop)
     finally:

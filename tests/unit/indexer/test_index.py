@@ -356,3 +356,14 @@ def test_closing_twice_is_fine(tmp_path: Path) -> None:
     index = VideoIndex.open(tmp_path, FakeModel())
     index.close()
     index.close()
+
+
+def test_a_job_in_hand_is_given_back_when_decoding_is_stopped(tmp_path: Path, clips: dict[str, Path]) -> None:
+    with VideoIndex.open(tmp_path / "data", FakeModel(), CONFIG) as index:
+        job_id = index.add(clips["red"]).job_id
+        worker = index.worker()
+        index.stop_decoding()
+        worker.run_once()
+        assert (index.job(job_id).status, index.job(job_id).error_code) == ("queued", None)
+        work_off(index)  # a worker with a decoding process of its own
+        assert index.job(job_id).status == "succeeded"
