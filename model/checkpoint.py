@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,11 +97,9 @@ def save_checkpoint(folder: Path, network: XClipNetwork, *, dtype: torch.dtype =
         file_key(key): value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
         for key, value in network.state_dict().items()
     }
-    partial = folder / (TENSORS_FILE + ".partial")
-    partial.write_bytes(save(tensors))  # the library's own writer leaves a file that only its owner may read
-    partial.replace(folder / TENSORS_FILE)
+    _write_whole(folder / TENSORS_FILE, save(tensors))  # the library's own writer makes it readable by its owner only
     if merges is not None and merges.resolve() != (folder / MERGES_FILE).resolve():
-        shutil.copyfile(merges, folder / MERGES_FILE)
+        _write_whole(folder / MERGES_FILE, merges.read_bytes())
     temporal = {"kind": config.temporal.kind, "layers": config.temporal.layers, "heads": config.temporal.heads}
     values = {
         "format": FORMAT,
@@ -112,7 +109,14 @@ def save_checkpoint(folder: Path, network: XClipNetwork, *, dtype: torch.dtype =
         "temporal": temporal,
         "preprocess": config.preprocess,
     }
-    (folder / CONFIG_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    _write_whole(folder / CONFIG_FILE, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """The file is the new one or, if we are killed, the old one; never a part."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 def read_config(folder: Path) -> CheckpointConfig:

@@ -128,7 +128,12 @@ def _load_folder(folder: Path, num_frames: int | None) -> XClipNetwork:
     _check_frames(str(folder), config.num_frames, num_frames)
     state = read_state(folder / TENSORS_FILE)
     merges = folder / MERGES_FILE
-    network = build_network(config, merges=merges if merges.is_file() else None, positions=num_positions(state))
+    try:
+        network = build_network(config, merges=merges if merges.is_file() else None, positions=num_positions(state))
+    except (KeyError, TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise CheckpointMismatch(
+            f"{folder / CONFIG_FILE} describes a network that can't be built: {type(error).__name__}: {error}."
+        ) from error
     load_state(network, state, str(folder / TENSORS_FILE), is_head_optional=False)
     return network
 

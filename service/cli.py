@@ -286,6 +286,7 @@ def train_tiny(
             f"{step.elapsed_s / 60:.1f} min"
         )
 
+    _made(out)
     given = {"steps": steps, "max_minutes": minutes, "seed": seed, "device": _settings(device=device).device}
     known = {name: value for name, value in given.items() if value is not None}
     report = train(out, TinyTraining(**known), show)  # type: ignore[arg-type]
@@ -321,7 +322,7 @@ def demo(
     """Draw sample clips, index them with the bundled model, search them, and serve the page."""
     from service.demo import run
 
-    settings = _settings(host=host, port=port, data=folder / "data", model="tiny")
+    settings = _settings(host=host, port=port, data=_made(folder) / "data", model="tiny")
     run(settings, folder, num_clips=clips, with_server=serve)
 
 
@@ -351,6 +352,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.hint:
             typer.echo(error.hint, err=True)
         sys.exit(2)
+
+
+def _made(folder: Path) -> Path:
+    """The folder, made if it is not there. Raises: InvalidSettings."""
+    from service.settings import InvalidSettings
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidSettings(
+            f"The folder {str(folder)!r} can't be made: {error.strerror}.", "Name another."
+        ) from error
+    return folder
 
 
 def _settings(**given: object) -> Settings:

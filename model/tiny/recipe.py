@@ -7,6 +7,7 @@ from random weights on endless drawn clips, with the masked scores that are serv
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -22,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from model.backbone import build_backbone
 from model.checkpoint import save_checkpoint
 from model.datasets.shapes import training_batches
-from model.errors import DeviceUnavailable
+from model.registry import find_device
 from model.temporal import TransformerTemporal
 from model.tiny.scenes import grammar_words
 from model.tiny.vocabulary import learn_merges
@@ -30,7 +31,6 @@ from model.training.contrastive import symmetric_cross_entropy, warmup_cosine
 from model.types import Pixels
 from model.video_text_model import XClipNetwork, served_word_mask
 
-TINY_FOLDER = Path(__file__).parent
 NUM_FRAMES, NUM_WORDS, EMBED_DIM = 8, 32, 128
 TEMPORAL_LAYERS, TEMPORAL_HEADS = 2, 4
 MAX_LOGIT_SCALE = float(np.log(100.0))
@@ -97,15 +97,16 @@ def train(
     Raises: DeviceUnavailable; OSError where `out` can't be written.
     """
     chosen = settings or TinyTraining()
-    device = _device(chosen.device)
+    device = find_device(chosen.device)
     out.mkdir(parents=True, exist_ok=True)
-    merges_path = out / "merges.txt"
-    merges = learn_merges(grammar_words())
-    merges_path.write_text("".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8")
-    torch.manual_seed(chosen.seed)
-    network = build_network(merges_path).to(device)
-    report = _fit(network, chosen, device, on_step)
-    save_checkpoint(out, network.eval().cpu(), dtype=torch.float16)
+    with tempfile.TemporaryDirectory() as folder:  # a training that is killed leaves what was in `out` as it was
+        merges_path = Path(folder) / "merges.txt"
+        merges = learn_merges(grammar_words())
+        merges_path.write_text("".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8")
+        torch.manual_seed(chosen.seed)
+        network = build_network(merges_path).to(device)
+        report = _fit(network, chosen, device, on_step)
+        save_checkpoint(out, network.eval().cpu(), dtype=torch.float16)
     (out / "training.json").write_text(
         json.dumps({"settings": asdict(chosen), "last_step": asdict(report)}, indent=2) + "\n", encoding="utf-8"
     )
@@ -173,11 +174,3 @@ def _scores(network: XClipNetwork, clips: list[Pixels], sentences: list[str], de
 def _attention(device: torch.device) -> AbstractContextManager[None]:
     """On a CPU the plain attention: for 17 tokens its backward pass costs less than the fused one's."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceUnavailable(f"the device {name!r} isn't on this machine.", "Use --device cpu.")
-    return torch.device(name)

@@ -166,6 +166,8 @@ def test_a_filter_narrows_a_search(vidgrain: Any, clips: Path) -> None:
         (("search", "a", "--model", "no-such-model"), "no-such-model"),
         (("search", "   "), "empty"),
         (("videos", "--data", __file__), "can't be made"),
+        (("train-tiny", "--out", __file__), "can't be made"),
+        (("demo", "--no-serve", "--folder", __file__), "can't be made"),
         (("index", "nowhere"), "nowhere"),
         (("index", "."), "no video files"),
         (("nonsense",), "nonsense"),

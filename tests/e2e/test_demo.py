@@ -5,9 +5,6 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import pytest
-
-from model.tiny.recipe import TINY_FOLDER
 from service.demo import plan_clips, queries
 from tests.support.server import ROOT, command, environment
 
@@ -21,7 +18,6 @@ def test_the_demo_asks_in_other_words_than_its_titles() -> None:
     assert len(set(asked)) == 3 and not set(asked) & {clip.sentence for clip in clips}
 
 
-@pytest.mark.skipif(not list(TINY_FOLDER.rglob("*.safetensors")), reason="the bundled weights are not here")
 def test_the_demo_runs_twice(tmp_path: Path) -> None:
     arguments = ("demo", "--no-serve", "--clips", str(NUM_CLIPS), "--folder", str(tmp_path / "demo"))
     outputs = []

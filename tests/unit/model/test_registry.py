@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from model.backbone import build_backbone
 from model.checkpoint import read_state, save_checkpoint
 from model.errors import CheckpointMismatch, DeviceUnavailable, UnknownModel, WeightsUnavailable
-from model.registry import TINY_FOLDER, build_spec, find_device, load_model, load_network
+from model.registry import build_spec, find_device, load_model, load_network
 from model.video_text_model import XClip
 from tests.unit.model.small import small_network
 
@@ -107,8 +108,23 @@ def test_clip_weights_serve_zero_shot_and_official_xclip_weights_as_they_are(
     assert len(read_state(tmp_path / "whole" / "model.safetensors")) == len(whole.state_dict())
 
 
-@pytest.mark.skipif(not (TINY_FOLDER / "config.json").is_file(), reason="the bundled model isn't trained yet")
 def test_the_bundled_model_loads() -> None:
     model = load_model("tiny", device="cpu")
     assert model.spec.name == "tiny"
     assert model.encode_text(["a red circle"]).mask.any()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_frames": -2},
+        {"temporal": {"kind": "seqTransf", "layers": 2, "heads": 3}},
+        {"model_cfg": {"embed_dim": 128}},
+        {"preprocess": {"bogus": 1}},
+    ],
+)
+def test_a_config_that_describes_no_network_is_said_in_words(folder: Path, change: dict[str, object]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(CheckpointMismatch, match=r"config\.json"):
+        load_model(str(folder), device="cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,19 @@ def test_a_few_steps_learn_and_make_a_model_that_loads(tmp_path: Path) -> None:
     features = model.encode_text(["a red circle moves up"])
     assert features.pieces == (("a", "red", "circle", "moves", "up"),)
     assert int(features.mask.sum()) == 6  # five words and the end token; the start token is left out
+
+
+def test_a_training_that_ends_early_leaves_the_model_that_was_there(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    settings = TinyTraining(steps=25, batch_size=4, device="cpu")
+    train(folder, replace(settings, steps=1))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "merges.txt").write_text("a b\n")
+    before["merges.txt"] = b"a b\n"
+
+    def give_up(_: StepReport) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, settings, give_up)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
