@@ -111,6 +111,26 @@ class Backbone(nn.Module):
             raise ShapeError(f"{num_words} words asked; the text tower takes 3 to {self.context_length}")
         return self.tokenizer(texts, num_words)
 
+    def text_blocks(self) -> tuple[Tensor, list[nn.Module]]:
+        """Positions (context length, D) and transformer blocks of the text tower: what heads start from.
+
+        Raises: ShapeError where the tower has none, or is not as wide as the embeddings.
+        """
+        tower = self._text_tower
+        positions = getattr(tower, "positional_embedding", None)
+        blocks = getattr(getattr(tower, "transformer", None), "resblocks", None)
+        if positions is None or blocks is None or positions.shape[-1] != self.embed_dim:
+            found = "none" if positions is None else f"{positions.shape[-1]} wide"
+            raise ShapeError(
+                f"a head starts from text blocks as wide as the embeddings ({self.embed_dim}); they are {found}"
+            )
+        return positions, list(blocks)
+
+    def visual_projection(self) -> Tensor | None:
+        """The image tower's last matrix (width, D), None where it ends otherwise."""
+        projection = getattr(self._towers.visual, "proj", None)
+        return projection if isinstance(projection, Tensor) else None
+
     @property
     def _towers(self) -> Any:
         return self.clip

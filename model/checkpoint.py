@@ -1,9 +1,9 @@
-"""Checkpoints on disk: our folder (config.json, model.safetensors, maybe merges.txt) and the official files of X-CLIP.
+"""Checkpoints on disk: our folder (config.json, model.safetensors, maybe merges.txt) and the papers' official files.
 
 The tensors of both carry the official names: `clip.` + OpenAI's key for the towers, bare names for temporal encoder
 and head. Loading is strict: a key too many, too few or of another shape is an error that names it.
 This file knows names and shapes; it builds no network.
-Source: state dict layout of the official X-CLIP code at revision 6b5344f.
+Source: state dict layouts of the official code of X-CLIP (6b5344f), CLIP4Clip (508ffa3) and CLIP2Video (e941318).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -21,10 +21,15 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from model.errors import CheckpointMismatch, WeightsUnavailable
+from model.heads.clip2video import Clip2VideoConfig
+from model.heads.multi_grained import GrainOptions
+from model.networks import Clip2VideoNetwork, MaskReading, Network, TightNetwork, XClipNetwork
 from model.temporal import LstmTemporal, TemporalKind, TransformerTemporal
-from model.video_text_model import XClipNetwork
+from model.types import HeadKind
 
-FORMAT = "vidgrain-xclip-1"
+FORMAT = "vidgrain-2"
+READABLE_FORMATS = ("vidgrain-xclip-1", FORMAT)
+"""The first knew X-CLIP only; it is read as what it was."""
 CONFIG_FILE = "config.json"
 TENSORS_FILE = "model.safetensors"
 MERGES_FILE = "merges.txt"
@@ -47,9 +52,14 @@ _PREFIXES = (
     ("temporal.transformer.", "transformerClip."),
     ("temporal.lstm.", "lstm_visual."),
     ("temporal.", ""),
+    ("head.temporal.transformer.", "transformerClip."),
+    ("head.temporal.lstm.", "lstm_visual."),
+    ("head.temporal.", ""),
     ("head.", ""),
 )
 _IGNORED = {"clip.input_resolution", "clip.context_length", "clip.vocab_size"}
+# official files hold these whether or not their model has a use for them; where ours has one they are no exception
+_MAYBE_UNUSED = {POSITIONS_KEY, "trans_layernorm.weight", "trans_layernorm.bias"}
 
 
 @dataclass(frozen=True)
@@ -62,10 +72,24 @@ class TemporalConfig:
 
 
 @dataclass(frozen=True)
-class CheckpointConfig:
-    """What config.json says: the towers (open_clip's format), W, F, the temporal encoder and the preprocessing.
+class TightConfig:
+    """The joint transformer of tightTransf; heads None: width / 64."""
 
-    preprocess is `Preprocess.as_dict()`; empty means what the towers' configuration says.
+    layers: int = 4
+    heads: int | None = None
+    num_positions: int = 77
+
+
+HeadConfig = GrainOptions | None | TightConfig | Clip2VideoConfig
+"""Of X-CLIP, CLIP4Clip (no switches), tightTransf and CLIP2Video."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What config.json says: the towers (open_clip's format), W, F, the temporal encoder, the head and the pixels.
+
+    preprocess is `Preprocess.as_dict()`; empty means what the towers' configuration says. masks: the reading that the
+    weights were trained with; serving always uses the served one.
     """
 
     model_cfg: dict[str, Any]
@@ -73,23 +97,53 @@ class CheckpointConfig:
     num_frames: int
     temporal: TemporalConfig = TemporalConfig()
     preprocess: dict[str, Any] = field(default_factory=dict)
+    kind: HeadKind = "xclip"
+    head: HeadConfig = field(default_factory=GrainOptions)
+    masks: MaskReading = "served"
+
+    def head_values(self) -> dict[str, Any]:
+        """The head as plain JSON values, {"kind", its switches}."""
+        values = {} if self.head is None else asdict(self.head)
+        if isinstance(self.head, Clip2VideoConfig):
+            del values["masks"], values["embed_dim"]
+        return {"kind": self.kind, **values}
 
 
-def config_of(network: XClipNetwork) -> CheckpointConfig:
+def config_of(network: Network) -> CheckpointConfig:
     """The configuration that builds a network of this shape again."""
+    encoder = getattr(network, "temporal", None) or getattr(network.head, "temporal", None)
     temporal = TemporalConfig()
-    if isinstance(network.temporal, LstmTemporal):
+    if isinstance(encoder, LstmTemporal):
         temporal = TemporalConfig("seqLSTM")
-    elif isinstance(network.temporal, TransformerTemporal):
-        stack = network.temporal.transformer
+    elif isinstance(encoder, TransformerTemporal):
+        stack = encoder.transformer
         temporal = TemporalConfig("seqTransf", layers=len(stack.resblocks), heads=stack.heads)
     backbone = network.backbone
     return CheckpointConfig(
-        backbone.model_cfg, network.num_words, network.num_frames, temporal, backbone.preprocess.as_dict()
+        backbone.model_cfg,
+        network.num_words,
+        network.num_frames,
+        temporal,
+        backbone.preprocess.as_dict(),
+        network.kind,
+        _head_of(network),
+        network.masks,
     )
 
 
-def save_checkpoint(folder: Path, network: XClipNetwork, *, dtype: torch.dtype = torch.float32) -> None:
+def _head_of(network: Network) -> HeadConfig:
+    if isinstance(network, XClipNetwork):
+        return network.head.options
+    if isinstance(network, Clip2VideoNetwork):
+        return network.head.config
+    if isinstance(network, TightNetwork):
+        cross = network.head.cross
+        stack, places = cross.transformer, cross.embeddings.position_embeddings
+        return TightConfig(len(stack.resblocks), stack.heads, places.num_embeddings)
+    return None
+
+
+def save_checkpoint(folder: Path, network: Network, *, dtype: torch.dtype = torch.float32) -> None:
     """Write our folder; floating tensors are stored as `dtype`. An existing checkpoint there is replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     config, merges = config_of(network), network.backbone.merges_path
@@ -107,6 +161,8 @@ def save_checkpoint(folder: Path, network: XClipNetwork, *, dtype: torch.dtype =
         "num_words": config.num_words,
         "num_frames": config.num_frames,
         "temporal": temporal,
+        "head": config.head_values(),
+        "masks": config.masks,
         "preprocess": config.preprocess,
     }
     _write_whole(folder / CONFIG_FILE, (json.dumps(values, indent=2) + "\n").encode())
@@ -127,22 +183,43 @@ def read_config(folder: Path) -> CheckpointConfig:
     except (OSError, ValueError) as error:
         raise CheckpointMismatch(f"{path} can't be read: {error}.") from error
     found = values.get("format") if isinstance(values, dict) else None
-    if found != FORMAT:
-        raise CheckpointMismatch(f"{path} has the format {found!r}; this version reads {FORMAT!r}.")
+    if found not in READABLE_FORMATS:
+        raise CheckpointMismatch(
+            f"{path} has the format {found!r}; this version reads {', '.join(map(repr, READABLE_FORMATS))}."
+        )
     try:
         temporal = TemporalConfig(**values["temporal"])
+        kind, head = _head_from(dict(values.get("head", {"kind": "xclip"})), int(values["model_cfg"]["embed_dim"]))
         config = CheckpointConfig(
             model_cfg=dict(values["model_cfg"]),
             num_words=int(values["num_words"]),
             num_frames=int(values["num_frames"]),
             temporal=temporal,
             preprocess=dict(values.get("preprocess", {})),
+            kind=kind,
+            head=head,
+            masks=values.get("masks", "served"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointMismatch(f"{path} lacks or misstates {error}.") from error
     if temporal.kind not in get_args(TemporalKind):
         raise CheckpointMismatch(f"{path} names the temporal encoder {temporal.kind!r}, which is none of ours.")
     return config
+
+
+def _head_from(values: dict[str, Any], embed_dim: int) -> tuple[HeadKind, HeadConfig]:
+    """Raises: TypeError for a switch that the head doesn't have, ValueError for another head."""
+    kind = values.pop("kind")
+    if kind == "xclip":
+        grains = values.pop("grains", None)
+        return kind, GrainOptions(**values) if grains is None else GrainOptions(grains=tuple(grains), **values)
+    if kind == "clip2video":
+        return kind, Clip2VideoConfig(embed_dim=embed_dim, **values)
+    if kind == "tight":
+        return kind, TightConfig(**values)
+    if kind == "clip4clip" and not values:
+        return kind, None
+    raise ValueError(f"the head {kind!r} with {sorted(values)}")
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
@@ -185,7 +262,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str, *, 
     Raises: CheckpointMismatch naming the keys and shapes that don't fit.
     """
     ours = {file_key(key): key for key in network.state_dict()}
-    ignored = _IGNORED if POSITIONS_KEY in ours else _IGNORED | {POSITIONS_KEY}
+    ignored = _IGNORED | (_MAYBE_UNUSED - ours.keys())
     given = {key: value for key, value in state.items() if key not in ignored}
     if is_head_optional and not any(key in given for key in MIXING_KEYS):
         ours = {key: value for key, value in ours.items() if key not in MIXING_KEYS}
@@ -210,17 +287,58 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str, *, 
 def config_of_state(
     state: Mapping[str, Tensor], model_cfg: dict[str, Any], *, num_words: int, num_frames: int
 ) -> CheckpointConfig:
-    """What an official state dict says of itself; num_words and num_frames where it has no head to tell them."""
-    kind = "mean"
-    layers = {key.split(".")[2] for key in state if key.startswith("transformerClip.resblocks.")}
+    """What an official state dict says of itself; num_words and num_frames where it has no head to tell them.
+
+    The eight matrices tell X-CLIP, centres or a difference type CLIP2Video, `cross.` tightTransf; else it is CLIP4Clip
+    with independent towers. CLIP2Video's share of the global branch isn't stored: one half, as released.
+    """
+    temporal = TemporalConfig()
+    layers = _num_blocks(state, "transformerClip.")
     if layers:
-        kind = "seqTransf"
+        temporal = TemporalConfig("seqTransf", layers=layers)
     elif any(key.startswith("lstm_visual.") for key in state):
-        kind = "seqLSTM"
+        temporal = TemporalConfig("seqLSTM")
     if "word_logit_weight" in state and "frame_logit_weight" in state:
         num_words, num_frames = len(state["word_logit_weight"]), len(state["frame_logit_weight"])
-    temporal = TemporalConfig(cast(TemporalKind, kind), layers=len(layers) or 4)
-    return CheckpointConfig(model_cfg, num_words, num_frames, temporal)
+    kind: HeadKind = "clip4clip"
+    head: HeadConfig = None
+    if any(key in state for key in MIXING_KEYS):
+        kind, head = "xclip", GrainOptions()
+    elif "weight_center" in state or "type_position_embeddings.weight" in state:
+        kind, head = "clip2video", _clip2video_of(state, int(model_cfg["embed_dim"]), layers)
+    elif any(key.startswith("cross.") for key in state):
+        places = state.get("cross.embeddings.position_embeddings.weight")
+        kind = "tight"
+        head = TightConfig(_num_blocks(state, "cross.transformer."), None, 77 if places is None else len(places))
+    if kind in ("tight", "clip2video"):
+        temporal = TemporalConfig()
+    return CheckpointConfig(model_cfg, num_words, num_frames, temporal, {}, kind, head, "official")
+
+
+def _clip2video_of(state: Mapping[str, Tensor], embed_dim: int, layers: int) -> Clip2VideoConfig:
+    has_differences = "type_position_embeddings.weight" in state
+    has_context = any(key.startswith("actionClip.") for key in state)
+    difference = "plain"
+    if any(key.startswith("frame2t_attention.") for key in state):
+        difference = "sigmoid_selfA"
+    elif "frame2t_projection" in state:
+        difference = "sigmoid_mlp"
+    aligned = ("TAB_TDB" if has_differences else "TAB") if has_context else "frames"
+    positions = state.get(POSITIONS_KEY)
+    return Clip2VideoConfig(
+        embed_dim=embed_dim,
+        global_branch=("TDB" if has_differences else "seqTransf") if layers else "mean",
+        difference=cast(Any, difference),
+        alignment=cast(Any, aligned if "weight_center" in state else "none"),
+        num_centres=len(state["weight_center"]) if "weight_center" in state else 5,
+        layers=layers or 4,
+        num_positions=77 if positions is None else len(positions),
+    )
+
+
+def _num_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    start = f"{prefix}resblocks."
+    return len({key.removeprefix(start).split(".")[0] for key in state if key.startswith(start)})
 
 
 def num_positions(state: Mapping[str, Tensor]) -> int | None:

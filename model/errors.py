@@ -7,6 +7,9 @@
         ├── TokenizerUnavailable    tokenizer_unavailable   the architecture's tokenizer can't be had here
         ├── CheckpointMismatch      checkpoint_mismatch     keys or shapes of a file don't fit the network
         ├── DeviceUnavailable       device_unavailable      the named device isn't on this machine
+        ├── UnknownScorer           unknown_scorer          the model's features can't be scored that way
+        ├── DatasetError            dataset_error           annotations or videos of a dataset that can't be read
+        │   └── ClipUnreadable      clip_unreadable         one clip's video can't be used; the others may
         └── ShapeError              shape_mismatch          tensors that don't belong together
 
 The message names the value that was wrong; the hint names the way out.
@@ -72,3 +75,21 @@ class ShapeError(ModelError):
     """Tensors whose shapes don't belong together."""
 
     code = "shape_mismatch"
+
+
+class UnknownScorer(ModelError):
+    """The scorer is none of those that work on this model's features; the hint lists them."""
+
+    code = "unknown_scorer"
+
+
+class DatasetError(ModelError):
+    """A dataset's name, its annotations or its folder of videos; the message names the file and the place in it."""
+
+    code = "dataset_error"
+
+
+class ClipUnreadable(DatasetError):
+    """The video of one clip is damaged or too short; who reads many clips counts these and goes on."""
+
+    code = "clip_unreadable"

@@ -1,18 +1,21 @@
 """A model's name -> the model, assembled: here backbone, temporal encoder, head and weights come together.
 
 Names: "tiny" (bundled), a folder with config.json and model.safetensors, "ARCH/TAG" (weights that open_clip publishes),
-"ARCH/path/to/weights" (a CLIP or an official X-CLIP state dict). It reads no environment variable.
+"ARCH/path/to/weights" (a CLIP, or an official X-CLIP, CLIP4Clip or CLIP2Video state dict), or just the path of such
+weights, or of a folder of Hugging Face's, where they tell their architecture. It reads no environment variable.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from model.backbone import OFFLINE_HINT, Backbone, architectures, build_backbone, weight_tags
 from model.checkpoint import (
@@ -20,6 +23,7 @@ from model.checkpoint import (
     MERGES_FILE,
     TENSORS_FILE,
     CheckpointConfig,
+    TightConfig,
     config_of,
     config_of_state,
     load_state,
@@ -28,56 +32,65 @@ from model.checkpoint import (
     read_state,
 )
 from model.errors import CheckpointMismatch, DeviceUnavailable, UnknownModel, WeightsUnavailable
+from model.heads.clip2video import Clip2VideoConfig
+from model.heads.multi_grained import GrainOptions
+from model.heads.tight import TightHead
+from model.layouts import Layout, layout_of, to_official
+from model.networks import Clip2VideoNetwork, MaskReading, Network, PooledNetwork, TightNetwork, XClipNetwork
 from model.preprocess import Preprocess
+from model.published import WEIGHT_SUFFIXES, is_published, read_published
 from model.spec import fingerprint
 from model.temporal import build_temporal
-from model.types import ModelSpec, VideoTextModel
-from model.video_text_model import XClip, XClipNetwork
+from model.types import ModelSpec
+from model.video_text_model import ServedModel
 
 log = logging.getLogger(__name__)
 
 TINY_FOLDER = Path(__file__).parent / "tiny"
 DEFAULT_NUM_WORDS = 32
 DEFAULT_NUM_FRAMES = 12
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 NAME_HINT = (
     "A name is 'tiny', a folder with config.json and model.safetensors, ARCH/TAG such as "
-    "ViT-B-32-quickgelu/openai, or ARCH/path/to/weights."
+    "ViT-B-32-quickgelu/openai, ARCH/path/to/weights, or the path of weights that tell their architecture."
 )
 
 
-def load_model(name: str, *, device: str = "auto", num_frames: int | None = None) -> VideoTextModel:
+def load_model(
+    name: str, *, device: str = "auto", num_frames: int | None = None, masks: MaskReading | None = "served"
+) -> ServedModel:
     """Load a model by its name, float32, ready to encode.
 
     device: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N". num_frames: F of models whose weights
-    don't settle it (default 12).
+    don't settle it (default 12). masks: how padding is read; None: as the weights were trained.
     Raises: UnknownModel, WeightsUnavailable, TokenizerUnavailable, CheckpointMismatch, DeviceUnavailable.
     """
     chosen = find_device(device)
-    network = load_network(name, num_frames=num_frames)
-    return XClip(network, build_spec(name, network), chosen)
+    network = load_network(name, num_frames=num_frames, masks=masks)
+    return ServedModel(network, build_spec(name, network), chosen)
 
 
-def load_network(name: str, *, num_frames: int | None = None) -> XClipNetwork:
+def load_network(name: str, *, num_frames: int | None = None, masks: MaskReading | None = "served") -> Network:
     """The bare network of a name, on the CPU: what training starts from. Raises as load_model, but for the device."""
     if num_frames is not None and num_frames < 1:
         raise UnknownModel(f"{num_frames} frame slots were asked for; at least 1 is needed.")
     folder = TINY_FOLDER if name == "tiny" else Path(name)
+    if is_published(folder):
+        return _load_published(folder, num_frames, masks)
     if (folder / CONFIG_FILE).is_file():
-        return _load_folder(folder, num_frames)
+        return _load_folder(folder, num_frames, masks)
     if name == "tiny":
         raise WeightsUnavailable(f"the bundled model is not at {folder}.", "Install the package again.")
     architecture, _, weights = name.partition("/")
     if architecture in architectures() and weights:
-        return _load_architecture(architecture, weights, num_frames)
+        return _load_architecture(architecture, weights, num_frames, masks)
+    if folder.suffix in WEIGHT_SUFFIXES:
+        raise WeightsUnavailable(f"there are no weights at {name}.", OFFLINE_HINT)
     if folder.is_dir():
         raise UnknownModel(f"the folder {name} has no {CONFIG_FILE}.", NAME_HINT)
     raise UnknownModel(f"there is no model {name!r}.", NAME_HINT)
 
 
-def build_network(
-    config: CheckpointConfig, *, merges: Path | None = None, positions: int | None = None
-) -> XClipNetwork:
+def build_network(config: CheckpointConfig, *, merges: Path | None = None, positions: int | None = None) -> Network:
     """A network of random towers with identity mixing. positions: rows of the temporal encoder's position table.
 
     Raises: UnknownModel, TokenizerUnavailable.
@@ -86,7 +99,7 @@ def build_network(
     return _assemble(build_backbone(config.model_cfg, merges=merges, preprocess=preprocess), config, positions)
 
 
-def build_spec(name: str, network: XClipNetwork) -> ModelSpec:
+def build_spec(name: str, network: Network) -> ModelSpec:
     """The spec of a network as it is now, with its fingerprint."""
     backbone, config = network.backbone, config_of(network)
     values: dict[str, Any] = {
@@ -97,6 +110,8 @@ def build_spec(name: str, network: XClipNetwork) -> ModelSpec:
         "preprocess": config.preprocess,
         "merges": hashlib.sha256(backbone.merges_path.read_bytes()).hexdigest() if backbone.merges_path else "clip",
     }
+    if (config.kind, config.head) != ("xclip", GrainOptions()):
+        values["head"] = config.head_values()
     return ModelSpec(
         name=name,
         fingerprint=fingerprint(network.state_dict(), values),
@@ -105,6 +120,10 @@ def build_spec(name: str, network: XClipNetwork) -> ModelSpec:
         num_words=network.num_words,
         image_size=backbone.image_size,
         temporal=config.temporal.kind,
+        kind=network.kind,
+        pooled_dim=network.pooled_dim,
+        has_frame_recall=network.kind in ("xclip", "clip4clip"),
+        scorers=network.scorers,
     )
 
 
@@ -123,8 +142,8 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def _load_folder(folder: Path, num_frames: int | None) -> XClipNetwork:
-    config = read_config(folder)
+def _load_folder(folder: Path, num_frames: int | None, masks: MaskReading | None) -> Network:
+    config = _read_as(read_config(folder), masks)
     _check_frames(str(folder), config.num_frames, num_frames)
     state = read_state(folder / TENSORS_FILE)
     merges = folder / MERGES_FILE
@@ -138,7 +157,7 @@ def _load_folder(folder: Path, num_frames: int | None) -> XClipNetwork:
     return network
 
 
-def _load_architecture(architecture: str, weights: str, num_frames: int | None) -> XClipNetwork:
+def _load_architecture(architecture: str, weights: str, num_frames: int | None, masks: MaskReading | None) -> Network:
     if weights in weight_tags(architecture):
         return _zero_shot(build_backbone(architecture, weights=weights), num_frames)
     file = Path(weights)
@@ -148,22 +167,53 @@ def _load_architecture(architecture: str, weights: str, num_frames: int | None) 
         tags = ", ".join(weight_tags(architecture)) or "none"
         raise UnknownModel(f"{architecture} has no published weights {weights!r}.", f"It has: {tags}.")
     state = read_state(file)
-    if not any(key.startswith("clip.") for key in state):
+    layout = _layout(state)
+    if layout == "open_clip":
         return _zero_shot(build_backbone(architecture, weights=file), num_frames)
     backbone = build_backbone(architecture)
-    if not backbone.model_cfg.get("quick_gelu", False):
-        log.warning(
-            "official X-CLIP weights expect QuickGELU, and %s has none: use %s-quickgelu", weights, architecture
-        )
-    words = min(DEFAULT_NUM_WORDS, backbone.context_length)
-    config = config_of_state(state, backbone.model_cfg, num_words=words, num_frames=num_frames or DEFAULT_NUM_FRAMES)
-    _check_frames(weights, config.num_frames, num_frames)
-    network = _assemble(backbone, config, num_positions(state))
-    load_state(network, state, weights, is_head_optional=True)
+    if layout != "hugging_face" and not backbone.model_cfg.get("quick_gelu", False):
+        log.warning("%s weights expect QuickGELU, and %s has none: use %s-quickgelu", layout, weights, architecture)
+    official = state if layout == "official" else to_official(state)
+    return _load_official(backbone, official, layout, weights, num_frames, masks)
+
+
+def _load_published(path: Path, num_frames: int | None, masks: MaskReading | None) -> Network:
+    found = read_published(path)
+    backbone = build_backbone(found.model_cfg, merges=found.merges)
+    return _load_official(backbone, found.state, found.layout, str(path), num_frames, masks)
+
+
+def _load_official(
+    backbone: Backbone,
+    state: Mapping[str, Tensor],
+    layout: Layout,
+    source: str,
+    num_frames: int | None,
+    masks: MaskReading | None,
+) -> Network:
+    """Towers and whatever head an official state dict has. Bare CLIP weights serve zero-shot; the papers' own without
+    a head, and Hugging Face's, which a CLIP4Clip was released in, are a CLIP4Clip that pools by the mean."""
+    if layout in ("openai", "open_clip"):
+        network = _zero_shot(backbone, num_frames)
+    else:
+        words = min(DEFAULT_NUM_WORDS, backbone.context_length)
+        frames = num_frames or DEFAULT_NUM_FRAMES
+        config = config_of_state(state, backbone.model_cfg, num_words=words, num_frames=frames)
+        _check_frames(source, config.num_frames, num_frames)
+        network = _assemble(backbone, _read_as(config, masks), num_positions(state))
+    load_state(network, state, source, is_head_optional=True)
     return network
 
 
-def _zero_shot(backbone: Backbone, num_frames: int | None) -> XClipNetwork:
+def _layout(state: Mapping[str, Tensor]) -> Layout:
+    """The layout of weights whose architecture is named: towers that aren't OpenAI's have names of their own."""
+    try:
+        return layout_of(state)
+    except CheckpointMismatch:
+        return "official" if any(key.startswith("clip.") for key in state) else "open_clip"
+
+
+def _zero_shot(backbone: Backbone, num_frames: int | None) -> Network:
     """Towers alone: mean pooling over time and identity mixing."""
     config = CheckpointConfig(
         model_cfg=backbone.model_cfg,
@@ -174,15 +224,29 @@ def _zero_shot(backbone: Backbone, num_frames: int | None) -> XClipNetwork:
     return _assemble(backbone, config, None)
 
 
-def _assemble(backbone: Backbone, config: CheckpointConfig, positions: int | None) -> XClipNetwork:
+def _assemble(backbone: Backbone, config: CheckpointConfig, positions: int | None) -> Network:
+    """Backbone and head joined, weights still random."""
+    num_words, num_frames, masks = config.num_words, config.num_frames, config.masks
+    if config.kind == "clip2video" and isinstance(config.head, Clip2VideoConfig):
+        return Clip2VideoNetwork(backbone, config.head, num_words, num_frames, masks=masks)
+    if config.kind == "tight" and isinstance(config.head, TightConfig):
+        joint = TightHead(backbone.embed_dim, **asdict(config.head))
+        return TightNetwork(backbone, joint, num_words, num_frames, masks=masks)
     temporal = build_temporal(
         config.temporal.kind,
         backbone.embed_dim,
         layers=config.temporal.layers,
         heads=config.temporal.heads,
-        num_positions=positions or max(backbone.context_length, config.num_frames),
+        num_positions=positions or max(backbone.context_length, num_frames),
     )
-    return XClipNetwork(backbone, temporal, config.num_words, config.num_frames)
+    if config.kind == "clip4clip":
+        return PooledNetwork(backbone, temporal, num_words, num_frames, masks=masks)
+    options = config.head if isinstance(config.head, GrainOptions) else None
+    return XClipNetwork(backbone, temporal, num_words, num_frames, options=options, masks=masks)
+
+
+def _read_as(config: CheckpointConfig, masks: MaskReading | None) -> CheckpointConfig:
+    return config if masks is None else replace(config, masks=masks)
 
 
 def _check_frames(source: str, fixed: int, asked: int | None) -> None:

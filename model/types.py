@@ -1,8 +1,8 @@
 """The waist: what every video-text model of Vidgrain takes and gives.
 
 Letters: T texts, V segments of video, Q queries (texts or segments), W words, F frame slots, D embedding width.
-Every embedding here is L2-normalised; masks are bool with True = real. A padded slot of a stored
-segment holds zeros and mask False.
+Every embedding here is L2-normalised, but for the raw ones that a joint transformer reads (kind "tight"); masks are
+bool with True = real. A padded slot of a stored segment holds zeros and mask False.
 
 This file knows no checkpoint, no file and no index.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,14 @@ Pixels = NDArray[np.uint8]
 """The frames of one segment in order of time: (n, height, width, 3) sRGB uint8, 1 <= n <= F."""
 
 GRAINS = ("video_sentence", "video_word", "frame_sentence", "frame_word")
-"""The four similarities of X-CLIP, in the order of `Scores.grains`. Of a video query the words are its frames."""
+"""The four similarities of X-CLIP. Of a video query the words are its frames."""
+
+HeadKind = Literal["xclip", "clip4clip", "tight", "clip2video"]
+"""Whose score a model was trained for: X-CLIP's four grains, CLIP4Clip's pooled cosine or its joint transformer
+(tightTransf), CLIP2Video's two branches."""
+
+ScorerName = Literal["mean", "max_frame", "maxsim", "multi_grained", "aosm", "clip2video", "tight"]
+"""How stored features are compared with a query; model.scorers says what each computes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,8 @@ class ModelSpec:
     """What a model's numbers mean. Two models with one fingerprint give the same features.
 
     fingerprint: hex digest of weights + configuration; features of different fingerprints never mix.
+    pooled_dim: width P of `VideoFeatures.pooled`, 0 for embed_dim; CLIP2Video's holds two vectors side by side.
+    has_frame_recall: whether frames are unit vectors that a sentence can recall. scorers: the default stands first.
     """
 
     name: str
@@ -38,11 +47,21 @@ class ModelSpec:
     num_words: int
     image_size: int
     temporal: str
+    kind: HeadKind = "xclip"
+    pooled_dim: int = 0
+    has_frame_recall: bool = True
+    scorers: tuple[ScorerName, ...] = ("aosm", "multi_grained", "maxsim", "max_frame", "mean")
+
+    @property
+    def pooled_width(self) -> int:
+        """P, the width of what is recalled."""
+        return self.pooled_dim or self.embed_dim
 
 
 @dataclass(frozen=True, slots=True)
 class VideoFeatures:
-    """pooled (V, D), frames (V, F, D), mask (V, F) bool; all on one device, floating point, L2-normalised."""
+    """pooled (V, P), frames (V, F, D), mask (V, F) bool; all on one device, floating point. P is D but of CLIP2Video,
+    whose global and aligned vectors stand side by side, each normalised (P = 2 D)."""
 
     pooled: Tensor
     frames: Tensor
@@ -51,12 +70,12 @@ class VideoFeatures:
 
 @dataclass(frozen=True, slots=True)
 class TextFeatures:
-    """sentence (T, D), words (T, W, D), mask (T, W) bool; `pieces` the readable token of each real word."""
+    """sentence (T, P), words (T, W, D), mask (T, W) bool; `pieces` the readable token of each real word, if asked."""
 
     sentence: Tensor
     words: Tensor
     mask: Tensor
-    pieces: tuple[tuple[str, ...], ...]
+    pieces: tuple[tuple[str, ...], ...] = ()
 
 
 Query = TextFeatures | VideoFeatures
@@ -66,13 +85,14 @@ Query = TextFeatures | VideoFeatures
 class Scores:
     """Scores of Q queries against V segments, float32, cosine scale: no logit scale; learnt mixing may pass 1.
 
-    total (Q, V): the mean of the four grains; grains (Q, V, 4) in the order of GRAINS;
-    frame_relevance (Q, V, F): how much each frame slot supports the query, -inf where the slot is padding.
+    total (Q, V): what ranks; grains (Q, V, G): the parts it is made of, `names` says which, and of X-CLIP's scores
+    GRAINS; frame_relevance (Q, V, F): how much each frame slot supports the query, -inf where the slot is padding.
     """
 
     total: Tensor
     grains: Tensor
     frame_relevance: Tensor
+    names: tuple[str, ...] = GRAINS
 
 
 class VideoTextModel(Protocol):
@@ -90,9 +110,13 @@ class VideoTextModel(Protocol):
         ...
 
     def recall_vectors(self, query: Query) -> Tensor:
-        """(Q, D) float32 vectors r such that r . pooled is grain one of `score`."""
+        """(Q, P) float32 vectors r such that r . pooled is the part of `score` that recall can find: grain one of
+        X-CLIP, all of CLIP4Clip's and CLIP2Video's scores, the pooled cosine of a joint transformer's model."""
         ...
 
-    def score(self, query: Query, videos: VideoFeatures) -> Scores:
-        """All four grains of each query against each segment. Raises: ShapeError if widths differ."""
+    def score(self, query: Query, videos: VideoFeatures, scorer: ScorerName | None = None) -> Scores:
+        """Each query against each segment; scorer: one of `spec.scorers`, None for the first.
+
+        Raises: ShapeError if widths differ, UnknownScorer.
+        """
         ...

@@ -1,23 +1,49 @@
-"""X-CLIP's head: eight mixing matrices over the four grains.
+"""X-CLIP's head: eight mixing matrices over the four grains, and the ways we tried to change it.
 
-It holds the parameters only; the arithmetic is in kernels/aosm_reference.py. Parameter names are the official ones,
-so that an official checkpoint fits without a table.
+It holds parameters and options only; the arithmetic is in kernels/. Parameter names are the official ones, so that an
+official checkpoint fits without a table.
 Source: X-CLIP, arXiv:2207.07285; parameter layout of the official code at revision 6b5344f.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from model.kernels.aosm_reference import GrainScores, Mixing, four_grains
+from model.kernels.aosm_reference import TEMPERATURE, GrainScores, Mixing, four_grains
+from model.kernels.mean_max import mean_max_grains
+from model.types import GRAINS
+
+
+@dataclass(frozen=True, slots=True)
+class GrainOptions:
+    """What of the head is switched; the defaults are the paper's. docs/experiments.md says what each is worth.
+
+    grains: those whose mean is the score. aggregation: attention over the similarities, or plain means and maxima.
+    temperature: AOSM's, dimensionless; with is_temperature_learnt where it starts. is_fine_temporal: the fine grains
+    read the temporal encoder's frames in place of the raw ones.
+    """
+
+    grains: tuple[str, ...] = GRAINS
+    aggregation: Literal["aosm", "mean_max"] = "aosm"
+    temperature: float = TEMPERATURE
+    is_temperature_learnt: bool = False
+    is_fine_temporal: bool = False
 
 
 class MultiGrainedHead(nn.Module):
     """Four grains with learnt mixing, identity at the start; W words and F frame slots are fixed by the matrices."""
 
-    def __init__(self, embed_dim: int, num_words: int, num_frames: int) -> None:
+    log_temperature: nn.Parameter
+
+    def __init__(self, embed_dim: int, num_words: int, num_frames: int, options: GrainOptions | None = None) -> None:
         super().__init__()
+        self.options = options or GrainOptions()
+        self._chosen = [GRAINS.index(name) for name in self.options.grains]
         self.global_mat_weight = nn.Parameter(torch.eye(embed_dim))
         self.local_mat_weight = nn.Parameter(torch.eye(embed_dim))
         self.word_logit_weight = nn.Parameter(torch.eye(num_words))
@@ -26,6 +52,16 @@ class MultiGrainedHead(nn.Module):
         self.frame_logit_weight = nn.Parameter(torch.eye(num_frames))
         self.frame_mat_weight = nn.Parameter(torch.eye(num_frames))
         self.frame_mat_weight2 = nn.Parameter(torch.eye(num_frames))
+        if self.options.is_temperature_learnt:
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(self.options.temperature)))
+
+    def temperature(self) -> float | Tensor:
+        """AOSM's temperature, dimensionless."""
+        return self.log_temperature.exp() if self.options.is_temperature_learnt else self.options.temperature
+
+    def total(self, grains_TV4: Tensor) -> Tensor:
+        """The score: the mean of the grains that count, (T, V)."""
+        return grains_TV4[..., self._chosen].mean(-1)
 
     def mixing(self) -> Mixing:
         """The matrices under the names of the kernels."""
@@ -50,4 +86,7 @@ class MultiGrainedHead(nn.Module):
         frame_mask_VF: Tensor | None = None,
     ) -> GrainScores:
         """Normalised features in, cosine-scaled grains (T, V, 4) and frame relevance (T, V, F) out."""
-        return four_grains(sentence_TD, words_TWD, pooled_VD, frames_VFD, self.mixing(), word_mask_TW, frame_mask_VF)
+        features = (sentence_TD, words_TWD, pooled_VD, frames_VFD, self.mixing(), word_mask_TW, frame_mask_VF)
+        if self.options.aggregation == "mean_max":
+            return mean_max_grains(*features)
+        return four_grains(*features, self.temperature())

@@ -34,17 +34,17 @@ class Mixing(NamedTuple):
     frames_second_FF: Tensor | None = None
 
 
-def attend(sim: Tensor, mix: Tensor | None, mask: Tensor | None) -> Tensor:
+def attend(sim: Tensor, mix: Tensor | None, mask: Tensor | None, temperature: float | Tensor = TEMPERATURE) -> Tensor:
     """Sum the last axis (length L) out of a similarity matrix by attention over itself (AOSM).
 
     Shapes:  sim (..., L) cosine; mix (L, L) or None for the identity; mask broadcastable to sim, or None -> (...)
-    Units:   similarities are cosines; the temperature is dimensionless.
+    Units:   similarities are cosines; the temperature is dimensionless, a number or a learnt scalar.
     Source:  X-CLIP, arXiv:2207.07285, equations 7 to 10; the mixing is `p @ mix`, not transposed.
     """
     if mask is None:
-        weights = torch.softmax(sim / TEMPERATURE, dim=-1)
+        weights = torch.softmax(sim / temperature, dim=-1)
     else:
-        weights = torch.softmax((sim / TEMPERATURE).masked_fill(~mask, float("-inf")), dim=-1)
+        weights = torch.softmax((sim / temperature).masked_fill(~mask, float("-inf")), dim=-1)
         sim = sim.masked_fill(~mask, 0.0)
     if mix is not None:
         weights = weights @ mix
@@ -66,6 +66,7 @@ def four_grains(
     mixing: Mixing,
     word_mask_TW: Tensor | None = None,
     frame_mask_VF: Tensor | None = None,
+    temperature: float | Tensor = TEMPERATURE,
 ) -> GrainScores:
     """Score every query against every segment by the four grains, each a cosine without the logit scale.
 
@@ -80,19 +81,24 @@ def four_grains(
     video_sentence_TV = _through(sentence_TD, mixing.sentence_DD) @ pooled_VD.T
 
     word_sim_TVW = torch.einsum("twd,vd->tvw", words_TWD, pooled_VD)
-    video_word_TV = attend(word_sim_TVW, mixing.words_coarse_WW, word_mask)
+    video_word_TV = attend(word_sim_TVW, mixing.words_coarse_WW, word_mask, temperature)
 
     frame_sim_TVF = torch.einsum("td,vfd->tvf", sentence_TD, frames_VFD)
-    frame_sentence_TV = attend(frame_sim_TVF, mixing.frames_coarse_FF, frame_mask)
+    frame_sentence_TV = attend(frame_sim_TVF, mixing.frames_coarse_FF, frame_mask, temperature)
 
     fine_TVWF = torch.einsum("twd,vfd->tvwf", _through(words_TWD, mixing.local_DD), frames_VFD)
     by_frame_TVF = attend(
-        fine_TVWF.transpose(-1, -2), mixing.words_first_WW, None if word_mask is None else word_mask[:, :, None, :]
+        fine_TVWF.transpose(-1, -2),
+        mixing.words_first_WW,
+        None if word_mask is None else word_mask[:, :, None, :],
+        temperature,
     )
-    by_word_TVW = attend(fine_TVWF, mixing.frames_first_FF, None if frame_mask is None else frame_mask[:, :, None, :])
+    by_word_TVW = attend(
+        fine_TVWF, mixing.frames_first_FF, None if frame_mask is None else frame_mask[:, :, None, :], temperature
+    )
     frame_word_TV = 0.5 * (
-        attend(by_frame_TVF, mixing.frames_second_FF, frame_mask)
-        + attend(by_word_TVW, mixing.words_second_WW, word_mask)
+        attend(by_frame_TVF, mixing.frames_second_FF, frame_mask, temperature)
+        + attend(by_word_TVW, mixing.words_second_WW, word_mask, temperature)
     )
 
     relevance_TVF = 0.5 * (frame_sim_TVF + by_frame_TVF)

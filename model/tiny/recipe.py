@@ -23,13 +23,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from model.backbone import build_backbone
 from model.checkpoint import save_checkpoint
 from model.datasets.shapes import training_batches
+from model.networks import XClipNetwork
 from model.registry import find_device
 from model.temporal import TransformerTemporal
 from model.tiny.scenes import grammar_words
 from model.tiny.vocabulary import learn_merges
 from model.training.contrastive import symmetric_cross_entropy, warmup_cosine
 from model.types import Pixels
-from model.video_text_model import XClipNetwork, served_word_mask
 
 NUM_FRAMES, NUM_WORDS, EMBED_DIM = 8, 32, 128
 TEMPORAL_LAYERS, TEMPORAL_HEADS = 2, 4
@@ -160,15 +160,14 @@ def _scores(network: XClipNetwork, clips: list[Pixels], sentences: list[str], de
     prepare = network.backbone.preprocess
     pixels = torch.stack([prepare(clip) for clip in clips]).to(device)
     ids, mask_TW, _ = network.backbone.tokenize(sentences, NUM_WORDS)
-    mask_TW = served_word_mask(ids, mask_TW, network.backbone.tokenizer.start_id)
     mask_VF = torch.ones(pixels.shape[:2], dtype=torch.bool, device=device)
     with torch.autocast(device.type, torch.bfloat16), _attention(device):
-        raw = network.backbone.encode_frames(pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)).float()
-        sentence, words = network.text(ids.to(device))
+        frames = pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        raw = network.backbone.encode_frames(frames).float()
+        sentence, words = network.raw_text(ids.to(device))
     videos = network.video_from_frames(raw.reshape(*mask_VF.shape, -1), mask_VF)
-    found = network.head(sentence, words, videos.pooled, videos.frames, mask_TW.to(device), mask_VF)
-    grains: Tensor = found.grains_TV4
-    return network.backbone.logit_scale.exp() * grains.mean(-1)
+    texts = network.text_from_words(sentence, words, network.word_mask(ids, mask_TW).to(device))
+    return network.scale * network.similarity(texts, videos)
 
 
 def _attention(device: torch.device) -> AbstractContextManager[None]:

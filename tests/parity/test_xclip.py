@@ -13,10 +13,10 @@ from model.checkpoint import file_key
 from model.checkpoint import load_state as load_official
 from model.heads.multi_grained import MultiGrainedHead
 from model.kernels.aosm_reference import attend
+from model.networks import XClipNetwork
 from model.temporal import build_temporal, initialise_from_text_tower, pool
 from model.training.contrastive import symmetric_cross_entropy
 from model.types import VideoFeatures
-from model.video_text_model import XClipNetwork
 from tests.parity.golden import GoldenCase, case_names, load_case, load_state, tiny_clip_config, write_tiny_merges
 
 PREFIXES = {"transformerClip.": "transformer.", "lstm_visual.": "lstm.", "frame_position": "frame_position"}
@@ -109,7 +109,7 @@ def network_of(case: GoldenCase, tmp_path: Path) -> XClipNetwork:
         heads=config.get("temporal_heads", 2),
         num_positions=config["context_length"],
     )
-    network = XClipNetwork(backbone, temporal, config["max_words"], config["max_frames"])
+    network = XClipNetwork(backbone, temporal, config["max_words"], config["max_frames"], masks="official")
     state = load_state(about["state"]["file"])
     if not any(key.startswith("clip.") for key in state):
         state = {f"clip.{key}": value for key, value in state.items()}
@@ -128,7 +128,7 @@ def features_of(case: GoldenCase, network: XClipNetwork) -> tuple[Tensor, Tensor
     pixels = load_case("e2e/clip_towers").tensors["in.pixels"].float()
     ids, mask = case["in.input_ids"], case["in.video_mask"].bool()
     videos = network.video(pixels.reshape(*mask.shape, *pixels.shape[-3:]), mask)
-    sentence, words = network.text(ids)
+    sentence, words = (unit(x) for x in network.raw_text(ids))
     return sentence, words, videos, mask
 
 

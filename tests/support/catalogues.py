@@ -12,7 +12,7 @@ from indexer.catalogue import Catalogue
 from indexer.records import AddResult, Job, MediaInfo, OnDuplicate, SegmentFeatures
 from model.types import ModelSpec
 
-SPEC = ModelSpec("fake", "fake-1", 16, 4, 8, 32, "mean")
+SPEC = ModelSpec("fake", "fake-1", 16, 4, 8, 32, "mean", scorers=("aosm", "mean"))
 MEDIA = MediaInfo(12.5, 25.0, 640, 360, 90, "h264", "mov,mp4", True)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.types import ModelSpec, Pixels, Query, Scores, TextFeatures, VideoFeatures
+from model.errors import UnknownScorer
+from model.types import GRAINS, ModelSpec, Pixels, Query, ScorerName, Scores, TextFeatures, VideoFeatures
 
 COLOURS = {
     "red": (220, 30, 30),
@@ -29,7 +30,7 @@ class FakeModel:
     """VideoTextModel over mean colours: D = 16, F frame slots, W = 8 words."""
 
     def __init__(self, num_frames: int = 4, fingerprint: str = "fake-1") -> None:
-        self._spec = ModelSpec("fake", fingerprint, 16, num_frames, 8, 32, "mean")
+        self._spec = ModelSpec("fake", fingerprint, 16, num_frames, 8, 32, "mean", scorers=("aosm", "mean"))
         generator = torch.Generator().manual_seed(7)
         self._projection = torch.randn(12, 16, generator=generator)
 
@@ -66,7 +67,9 @@ class FakeModel:
     def recall_vectors(self, query: Query) -> Tensor:
         return query.sentence if isinstance(query, TextFeatures) else query.pooled
 
-    def score(self, query: Query, videos: VideoFeatures) -> Scores:
+    def score(self, query: Query, videos: VideoFeatures, scorer: ScorerName | None = None) -> Scores:
+        if scorer not in (None, *self._spec.scorers):
+            raise UnknownScorer(f"the scorer {scorer!r} is none of the fake's", "Use aosm or mean.")
         whole = self.recall_vectors(query)
         parts = query.words if isinstance(query, TextFeatures) else query.frames
         part_mask = query.mask
@@ -80,6 +83,8 @@ class FakeModel:
         grains = torch.stack(
             [whole @ videos.pooled.T, part_video.amax(-1), relevance.amax(-1), fine.amax((-1, -2))], dim=-1
         )
+        if scorer == "mean":
+            return Scores(grains[..., 0], grains[..., :1], relevance, GRAINS[:1])
         return Scores(grains.mean(-1), grains, relevance)
 
     def _embed(self, frame: np.ndarray) -> Tensor:

@@ -9,8 +9,11 @@ import open_clip
 import torch
 
 from model.backbone import Backbone, build_backbone
+from model.heads.clip2video import Clip2VideoConfig
+from model.heads.tight import TightHead
+from model.networks import Clip2VideoNetwork, MaskReading, Network, PooledNetwork, TightNetwork, XClipNetwork
 from model.temporal import TemporalKind, build_temporal
-from model.video_text_model import XClipNetwork
+from model.types import HeadKind
 
 MERGES = ("d o", "do g</w>", "r e", "re d</w>", "c a", "ca t</w>")
 VOCAB_SIZE = 512 + len(MERGES) + 2
@@ -59,12 +62,36 @@ def small_backbone(folder: Path, seed: int = 3, **changes: Any) -> Backbone:
 
 def small_network(folder: Path, kind: TemporalKind = "mean", num_words: int = 8, num_frames: int = 4) -> XClipNetwork:
     """An X-CLIP with random mixing matrices, so that a loader that forgets one is seen."""
+    network = small_network_of("xclip", folder, kind, num_words=num_words, num_frames=num_frames)
+    assert isinstance(network, XClipNetwork)
+    return network
+
+
+def small_network_of(
+    head: HeadKind,
+    folder: Path,
+    kind: TemporalKind = "mean",
+    *,
+    num_words: int = 8,
+    num_frames: int = 4,
+    masks: MaskReading = "served",
+) -> Network:
+    """A network of any of the papers, no parameter of its head where training starts it."""
     backbone = small_backbone(folder)
     temporal = build_temporal(kind, backbone.embed_dim, layers=1, heads=2, num_positions=16)
-    network = XClipNetwork(backbone, temporal, num_words, num_frames)
+    network: Network
+    if head == "clip4clip":
+        network = PooledNetwork(backbone, temporal, num_words, num_frames, masks=masks)
+    elif head == "tight":
+        joint = TightHead(backbone.embed_dim, layers=1, heads=2, num_positions=16)
+        network = TightNetwork(backbone, joint, num_words, num_frames, masks=masks)
+    elif head == "clip2video":
+        config = Clip2VideoConfig(backbone.embed_dim, num_centres=3, layers=1, heads=2, num_positions=16)
+        network = Clip2VideoNetwork(backbone, config, num_words, num_frames, masks=masks)
+    else:
+        network = XClipNetwork(backbone, temporal, num_words, num_frames, masks=masks)
     with torch.no_grad():
-        for matrix in network.head.parameters():
-            matrix.normal_()
-        for parameter in temporal.parameters():
-            parameter.normal_(std=0.1)
+        for name, parameter in network.named_parameters():
+            if not name.startswith("backbone."):
+                parameter.normal_(std=0.1 if "_mat_weight" not in name and "_logit_weight" not in name else 1.0)
     return network.eval()

@@ -90,10 +90,11 @@ def test_leftovers_of_official_files_are_passed_over(tmp_path: Path) -> None:
 def test_an_official_state_dict_tells_its_own_shape(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "t", small_network(tmp_path, "seqTransf", num_words=9, num_frames=5))
     state = read_state(tmp_path / "t" / "model.safetensors")
-    expected = CheckpointConfig({}, 9, 5, TemporalConfig("seqTransf", layers=1))
+    expected = CheckpointConfig({}, 9, 5, TemporalConfig("seqTransf", layers=1), masks="official")
     assert config_of_state(state, {}, num_words=32, num_frames=12) == expected
     towers = {key: value for key, value in state.items() if key.startswith("clip.")}
-    assert config_of_state(towers, {}, num_words=32, num_frames=12) == CheckpointConfig({}, 32, 12)
+    mean_pooled = CheckpointConfig({}, 32, 12, kind="clip4clip", head=None, masks="official")
+    assert config_of_state(towers, {}, num_words=32, num_frames=12) == mean_pooled
 
 
 def test_files_that_cannot_be_read_say_so(tmp_path: Path) -> None:

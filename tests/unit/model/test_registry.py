@@ -15,7 +15,7 @@ from model.backbone import build_backbone
 from model.checkpoint import read_state, save_checkpoint
 from model.errors import CheckpointMismatch, DeviceUnavailable, UnknownModel, WeightsUnavailable
 from model.registry import build_spec, find_device, load_model, load_network
-from model.video_text_model import XClip
+from model.video_text_model import ServedModel
 from tests.unit.model.small import small_network
 
 
@@ -92,7 +92,7 @@ def test_clip_weights_serve_zero_shot_and_official_xclip_weights_as_they_are(
     clip = build_backbone(architecture)
     save_file(clip.clip.state_dict(), tmp_path / "clip.safetensors")
     model = load_model(f"{architecture}/{tmp_path}/clip.safetensors", device="cpu", num_frames=6)
-    assert isinstance(model, XClip)
+    assert isinstance(model, ServedModel)
     network, spec = model.network, model.spec
     assert (spec.num_frames, spec.num_words, spec.temporal, spec.image_size) == (6, 32, "mean", 384)
     assert network.backbone.preprocess.mean == (0.5, 0.5, 0.5)
