@@ -74,7 +74,7 @@ def load_network(name: str, *, num_frames: int | None = None, masks: MaskReading
     if num_frames is not None and num_frames < 1:
         raise UnknownModel(f"{num_frames} frame slots were asked for; at least 1 is needed.")
     folder = TINY_FOLDER if name == "tiny" else Path(name)
-    if is_published(folder):
+    if name and is_published(folder):
         return _load_published(folder, num_frames, masks)
     if (folder / CONFIG_FILE).is_file():
         return _load_folder(folder, num_frames, masks)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from model.errors import VidgrainError
+from service import cli_models
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -29,6 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+cli_models.register(app)
 
 Data = Annotated[Path | None, typer.Option("--data", help="Data folder.  [VIDGRAIN_DATA]")]
 Model = Annotated[

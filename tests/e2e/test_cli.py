@@ -99,6 +99,7 @@ def test_every_command_of_the_issue_is_there(vidgrain: Any) -> None:
         "videos",
         "jobs",
         "evaluate",
+        "convert",
         "train-tiny",
         "doctor",
         "demo",

@@ -1,0 +1,120 @@
+"""A network -> the state dict of another layout, where that layout can say what the network is.
+
+A layout holds names and tensors and leaves the rest to its readers: OpenAI's and the papers' code takes heads 64 wide
+and QuickGELU for granted, X-CLIP's four grains and CLIP2Video's even mix too. So before anything is written it is
+asked what a reader would make of it, and every difference is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.checkpoint import CheckpointConfig, TightConfig, config_of, config_of_state, file_key
+from model.errors import CheckpointMismatch
+from model.heads.clip2video import CORRECTED, Clip2VideoConfig
+from model.layouts import Layout, from_official, head_names, tower_config, towers_only
+from model.layouts_hf import hf_config, tower_options
+from model.networks import Network, PooledNetwork, XClipNetwork
+from model.preprocess import Preprocess
+from model.temporal import MeanTemporal
+
+_UNSAID = {"head_width": 64, "mlp_ratio": 4.0}
+# open_clip's own values of what a configuration leaves out
+_VISION = {"image_size": 224, "layers": 12, "width": 768, "patch_size": 16}
+_TEXT = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12}
+
+
+def export_state(network: Network, layout: Layout, *, has_config: bool = False) -> dict[str, Tensor]:
+    """The network's tensors in a layout, float32; has_config: Hugging Face's config.json is written beside them.
+
+    Of layouts that hold towers only, a head that is the identity is left behind without a word.
+    Raises: CheckpointMismatch naming what the layout can't hold.
+    """
+    state = {file_key(key): value.detach().cpu() for key, value in network.state_dict().items()}
+    backbone = network.backbone
+    if layout != "official":
+        if not is_trivial(network):
+            raise CheckpointMismatch(
+                f"the layout {layout!r} holds towers only, and {', '.join(head_names(state)[:6])}, ... are a head.",
+                "Say --towers-only to leave it behind, or choose --to official or --to vidgrain.",
+            )
+        state = towers_only(state)
+    if layout == "open_clip":  # named by its architecture when it is read, so it may hold any towers
+        return {key.removeprefix("clip."): value for key, value in state.items()}
+    converted = from_official(state, layout)
+    plain = plain_config(backbone.model_cfg)
+    options = tower_options(*([hf_config(plain)] if has_config else []))
+    problems = _differences(plain, tower_config(state, **options))
+    usual = Preprocess(image_size=backbone.image_size)
+    problems += _differences(backbone.preprocess.as_dict(), usual.as_dict())
+    if layout == "official":
+        config = config_of(network)
+        told = config_of_state(state, backbone.model_cfg, num_words=config.num_words, num_frames=config.num_frames)
+        problems += _differences(_head_values(config), _head_values(told))
+    if problems:
+        raise CheckpointMismatch(
+            f"in the layout {layout!r} this model would be read as another: {'; '.join(problems)}.",
+            "Choose --to vidgrain, which holds everything.",
+        )
+    return converted
+
+
+def without_head(network: Network) -> Network:
+    """The towers alone, as CLIP4Clip pools them: by the mean."""
+    return PooledNetwork(
+        network.backbone, MeanTemporal(), network.num_words, network.num_frames, masks=network.masks
+    ).eval()
+
+
+def is_trivial(network: Network) -> bool:
+    """Whether nothing but the towers was ever learnt: no temporal encoder, and mixing by the identity."""
+    others = {key: value for key, value in network.state_dict().items() if not key.startswith("backbone.")}
+    if isinstance(network, XClipNetwork) and isinstance(network.temporal, MeanTemporal):
+        return all(
+            value.ndim == 2 and value.shape[0] == value.shape[1] and torch.equal(value.cpu(), torch.eye(len(value)))
+            for value in others.values()
+        )
+    return not others
+
+
+def plain_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """An open_clip configuration as `tower_config` writes it: sizes said, what goes without saying left out."""
+    vision, text = (
+        {name: value for name, value in model_cfg[part].items() if _UNSAID.get(name) != value}
+        for part in ("vision_cfg", "text_cfg")
+    )
+    if isinstance(vision.get("layers"), (list, tuple)):
+        vision = {"patch_size": None} | vision | {"layers": list(vision["layers"])}
+    return {"quick_gelu": False} | dict(model_cfg) | {"vision_cfg": _VISION | vision, "text_cfg": _TEXT | text}
+
+
+def _head_values(config: CheckpointConfig) -> dict[str, Any]:
+    """Kind, temporal encoder and head, with default attention heads and CLIP2Video's mask form set to one value."""
+    width = int(config.model_cfg["embed_dim"])
+    head, temporal = config.head, config.temporal
+    if isinstance(head, (TightConfig, Clip2VideoConfig)):
+        head = replace(head, heads=head.heads or max(1, width // 64))
+    if isinstance(head, Clip2VideoConfig):
+        head = replace(head, masks=CORRECTED)
+    if temporal.kind == "seqTransf":
+        temporal = replace(temporal, heads=temporal.heads or max(1, width // 64))
+    else:
+        temporal = type(temporal)(temporal.kind)
+    return replace(config, head=head).head_values() | {"temporal": asdict(temporal)}
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], at: str = "") -> list[str]:
+    """What isn't the same, each as 'text_cfg.heads is 4 and would be 2'."""
+    found = []
+    for key in [*ours, *(key for key in theirs if key not in ours)]:
+        mine, read = ours.get(key), theirs.get(key)
+        if isinstance(mine, Mapping) and isinstance(read, Mapping):
+            found += _differences(mine, read, f"{at}{key}.")
+        elif mine != read:
+            found.append(f"{at}{key} is {mine} and would be {read}")
+    return found
