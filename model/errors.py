@@ -10,6 +10,9 @@
         ├── UnknownScorer           unknown_scorer          the model's features can't be scored that way
         ├── DatasetError            dataset_error           annotations or videos of a dataset that can't be read
         │   └── ClipUnreadable      clip_unreadable         one clip's video can't be used; the others may
+        ├── TrainingError           training_error          a training that can't begin or go on
+        │   ├── InvalidTraining     invalid_training        its configuration can't be used
+        │   └── TrainingDiverged    training_diverged       its loss or gradients are no longer numbers
         └── ShapeError              shape_mismatch          tensors that don't belong together
 
 The message names the value that was wrong; the hint names the way out.
@@ -93,3 +96,21 @@ class ClipUnreadable(DatasetError):
     """The video of one clip is damaged or too short; who reads many clips counts these and goes on."""
 
     code = "clip_unreadable"
+
+
+class TrainingError(ModelError):
+    """A training that can't begin, be resumed or go on."""
+
+    code = "training_error"
+
+
+class InvalidTraining(TrainingError):
+    """A training's configuration; the message names the file, the part and the key."""
+
+    code = "invalid_training"
+
+
+class TrainingDiverged(TrainingError):
+    """The loss or a gradient is NaN or infinite; the last good checkpoint is kept."""
+
+    code = "training_diverged"

@@ -162,9 +162,11 @@ STATUSES: dict[type[VidgrainError], tuple[int, str]] = {
     index_errors.MediaError: (422, "The video can't be used"),
     index_errors.UnsupportedMedia: (415, "That is no video"),
     model_errors.ModelError: (500, "The model failed"),
+    model_errors.UnknownScorer: (422, "The scorer can't be used"),
     model_errors.WeightsUnavailable: (503, "The model's weights can't be had"),
     model_errors.TokenizerUnavailable: (503, "The model's tokenizer can't be had"),
     model_errors.DeviceUnavailable: (503, "The device can't be had"),
+    model_errors.DatasetError: (422, "The dataset can't be read"),
 }
 
 PROBLEM_TYPE = "application/problem+json"

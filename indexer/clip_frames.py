@@ -1,0 +1,115 @@
+"""The frames of a dataset's clip, read from its video: the real FrameReader of training and evaluation.
+
+Which frames is model/sampling.py's to say; here they become instants for the decode sandbox. A frame is asked for by
+the middle of the time it is shown, so that neither a container's rounding of times nor a drifting rate gives its
+neighbour: frame i of a video of f frames/s at (i + 0.5) / f, the k-th of 5 frames a second at (k + 0.5) / 5, which is
+where FFmpeg's own `-r 5` changes over.
+
+It knows no catalogue and no dataset's table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from indexer.errors import MediaError
+from indexer.pipeline import FrameSource
+from indexer.records import MediaInfo
+from model.datasets.frames import FrameRule
+from model.datasets.records import Clip
+from model.errors import ClipUnreadable
+from model.sampling import clip2video_frames, clip4clip_frames, served_instants
+from model.types import Pixels
+
+CLIP2VIDEO_FPS = 5
+"""At which the official sample_frame.py takes a video apart."""
+
+SLACK_S = 1e-6
+
+
+class ClipFrames:
+    """Reads clips by one rule.
+
+    source: the decode sandbox, or one per thread behind the same verbs. resize: what is done to each batch of frames at
+    once, such as the model's own Preprocess.resize, so that 64 pictures of a large video never stand side by side.
+    batch_bytes: raw pixels that are read in one go.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        rule: FrameRule,
+        resize: Callable[[Pixels], Pixels] | None = None,
+        batch_bytes: int = 256 * 2**20,
+    ) -> None:
+        self._source = source
+        self._rule = rule
+        self._resize = resize
+        self._batch_bytes = batch_bytes
+
+    def __call__(self, path: Path, clip: Clip, num_frames: int) -> Pixels:
+        """See `model.datasets.frames.FrameReader`. Raises: ClipUnreadable; SandboxClosed, BackendMissing."""
+        try:
+            media = self._source.probe(path)
+            return self._read(path, media, clip_instants(media, clip, self._rule, num_frames))
+        except MediaError as error:
+            raise ClipUnreadable(f"clip {clip.id}: {error.message}", error.hint) from error
+        except ValueError as error:
+            raise ClipUnreadable(f"clip {clip.id}, {path.name}: {error}.") from error
+
+    def _read(self, path: Path, media: MediaInfo, instants_s: Sequence[float]) -> Pixels:
+        batch = len(instants_s)
+        if self._resize is not None:
+            batch = max(1, min(batch, self._batch_bytes // max(1, media.width * media.height * 3)))
+        parts: list[Pixels] = []
+        last_s = -math.inf
+        for start in range(0, len(instants_s), batch):
+            wanted = np.array(instants_s[start : start + batch])
+            frames = self._source.read_frames(path, wanted.tolist())
+            rows = np.searchsorted(frames.times_s, wanted + SLACK_S, side="right") - 1
+            rows = np.clip(rows, 0, None)
+            if self._rule.choice == "served":  # there a frame that is shown for long stands once
+                rows = np.unique(rows)
+                rows = rows[frames.times_s[rows] > last_s]
+                last_s = float(frames.times_s[-1])
+            if len(rows):
+                pixels: Pixels = frames.pixels[rows]
+                parts.append(pixels if self._resize is None else self._resize(pixels))
+        return np.concatenate(parts)
+
+
+def clip_instants(media: MediaInfo, clip: Clip, rule: FrameRule, num_frames: int) -> tuple[float, ...]:
+    """When to look at the clip, in seconds, rising: one instant per frame of the rule's choice, at most num_frames.
+
+    Raises: ValueError where the rule finds no frame: the stretch lies behind the end, or fewer than one frame a second.
+    """
+    start_s = clip.start_s or 0.0
+    end_s = media.duration_s if clip.end_s is None else min(clip.end_s, media.duration_s)
+    if not start_s < end_s:
+        raise ValueError(f"the stretch from {start_s:g} s lies behind the end at {media.duration_s:g} s")
+    if rule.choice == "served":
+        return served_instants(start_s, end_s, num_frames)
+    if rule.choice == "clip2video":
+        count = max(1, round((end_s - start_s) * CLIP2VIDEO_FPS))
+        places = clip2video_frames(count, num_frames, divisor=rule.divisor) or (0,)
+        return tuple(start_s + (place + 0.5) / CLIP2VIDEO_FPS for place in places)
+    frame_count = max(1, round(media.duration_s * media.fps))
+    first_s, last_s = _whole_seconds(clip)
+    indices = clip4clip_frames(
+        frame_count, media.fps, num_frames, frames_per_s=rule.frames_per_s, start_s=first_s, end_s=last_s
+    )
+    if not indices:
+        raise ValueError(f"no frame of {frame_count} lies in the stretch from {start_s:g} s")
+    return tuple((index + 0.5) / media.fps for index in indices)
+
+
+def _whole_seconds(clip: Clip) -> tuple[int | None, int | None]:
+    """The official loaders count in whole seconds: outwards, and at least one."""
+    first_s = None if clip.start_s is None else math.floor(clip.start_s)
+    if clip.end_s is None:
+        return first_s, None
+    return first_s or 0, max(math.ceil(clip.end_s), (first_s or 0) + 1)

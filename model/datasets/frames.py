@@ -1,0 +1,40 @@
+"""How the frames of a clip are chosen, and what reads them for training and evaluation. It opens no file.
+
+model/ knows no decoder: the reader is handed in, indexer/clip_frames.py has the real one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from model.datasets.records import Clip
+from model.types import Pixels
+
+FrameChoice = Literal["served", "clip4clip", "clip2video"]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRule:
+    """Which frames of a clip a model is shown; model/sampling.py does the counting.
+
+    served: the middles of F equal parts, as the service indexes. clip4clip: frames_per_s frames each second of the
+    integer frame rate, F of them spread evenly where there are more (X-CLIP's is the same). clip2video: of 5 frames a
+    second every divisor-th, F of them spread evenly.
+    """
+
+    choice: FrameChoice = "served"
+    frames_per_s: int = 1
+    divisor: int = 1
+
+
+class FrameReader(Protocol):
+    """Reads the frames of a clip; calls may come from several threads."""
+
+    def __call__(self, path: Path, clip: Clip, num_frames: int) -> Pixels:
+        """n frames in order of time, 1 <= n <= num_frames, of the clip's stretch of the video at path.
+
+        Raises: ClipUnreadable if this clip's video can't be used; callers count those and name them.
+        """
+        ...
