@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from indexer.errors import ModelMismatch
 from indexer.rows import Transaction
@@ -14,7 +15,7 @@ from model.types import ModelSpec
 def bound(tx: Transaction) -> ModelSpec | None:
     """The model whose features these are; None before the first `bind`."""
     row = tx.row("SELECT value FROM state WHERE key = 'model'")
-    return None if row is None else ModelSpec(**json.loads(row["value"]))
+    return None if row is None else _spec_of(json.loads(row["value"]))
 
 
 def require_bound(tx: Transaction) -> ModelSpec:
@@ -36,3 +37,11 @@ def bind(tx: Transaction, spec: ModelSpec, folder: Path) -> None:
             f"not by {spec.name} ({spec.fingerprint[:12]}).",
             f"Start with the model {known.name}, or choose another data folder for {spec.name}.",
         )
+
+
+def _spec_of(values: dict[str, Any]) -> ModelSpec:
+    """The spec of a data folder. Fields that came later have their defaults in older folders; those that this version
+    doesn't know are left out, for the fingerprint decides."""
+    known = {field.name for field in fields(ModelSpec)}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+    return ModelSpec(**given)

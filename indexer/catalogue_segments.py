@@ -35,11 +35,11 @@ def check_features(segments: Sequence[SegmentFeatures], spec: ModelSpec, fingerp
         raise ShapeError("A video needs at least one segment.")
     for position, segment in enumerate(segments):
         num_frames = len(segment.times_s)
-        expected = (spec.embed_dim,), (num_frames, spec.embed_dim)
+        expected = (spec.pooled_width,), (num_frames, spec.embed_dim)
         if not 1 <= num_frames <= spec.num_frames or (segment.pooled.shape, segment.frames.shape) != expected:
             raise ShapeError(
                 f"Segment {position}: {num_frames} times, pooled {segment.pooled.shape}, frames {segment.frames.shape} "
-                f"do not fit {spec.name} ({spec.num_frames} frame slots, width {spec.embed_dim})."
+                f"do not fit {spec.name} ({spec.num_frames} frame slots; {spec.pooled_width}, {spec.embed_dim} wide)."
             )
         if not (np.isfinite(segment.pooled).all() and np.isfinite(segment.frames).all()):
             raise ModelError(f"Segment {position}: the model gave features that are not finite.")
@@ -109,7 +109,7 @@ def _segment_of(row: Row) -> StoredSegment:
         end_s=row["end_s"],
         times_s=tuple(times.tolist()),
         pooled=pooled.astype(np.float16, copy=False),
-        frames=frames.astype(np.float16, copy=False).reshape(len(times), len(pooled)),
+        frames=frames.astype(np.float16, copy=False).reshape(len(times), -1),
     )
     return StoredSegment(row["id"], row["video_id"], row["position"], features)
 

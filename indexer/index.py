@@ -36,7 +36,7 @@ from indexer.records import (
 )
 from indexer.rows import storable
 from indexer.sandbox import DecodeSandbox, SandboxLimits
-from indexer.search import search
+from indexer.search import check_options, search
 from indexer.thumbnails import Thumbnails
 from indexer.vectors import VectorIndex
 from indexer.worker import Worker, WorkerConfig
@@ -96,7 +96,8 @@ class VideoIndex:
 
         Raises: ModelMismatch if the data was made by another model, CatalogueUnreadable, BackendMissing.
         """
-        vectors = VectorIndex(model.spec.embed_dim, model.spec.num_frames)
+        spec = model.spec
+        vectors = VectorIndex(spec.embed_dim, spec.num_frames, pooled_dim=spec.pooled_width)
         folder = folder.absolute()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +108,7 @@ class VideoIndex:
             ) from error
         catalogue = Catalogue(folder / CATALOGUE_FILE)
         try:
-            catalogue.bind_model(model.spec)
+            catalogue.bind_model(spec)
             vectors.follow(catalogue)
         except BaseException:
             catalogue.close()
@@ -200,12 +201,16 @@ class VideoIndex:
     # ---- search
 
     def search_text(self, query: str, options: SearchOptions = SearchOptions()) -> SearchAnswer:  # noqa: B008
-        """Videos that show what a sentence says. Raises: InvalidQuery if it is empty or over 2,000 characters."""
+        """Videos that show what a sentence says.
+
+        Raises: InvalidQuery if it is empty or over 2,000 characters, UnknownScorer.
+        """
         text = storable(query).strip()
         if not text:
             raise InvalidQuery("The query is empty.", "Describe in a few words what the video shows.")
         if len(text) > MAX_QUERY_CHARS:
             raise InvalidQuery(f"The query has {len(text)} characters.", f"It may have {MAX_QUERY_CHARS}.")
+        check_options(options, self.model.spec, is_clip=False)
         started = time.perf_counter()
         with self._text_lock:
             features = self.model.encode_text([text])
@@ -224,7 +229,11 @@ class VideoIndex:
         start_s: float | None = None,
         end_s: float | None = None,
     ) -> SearchAnswer:
-        """Videos like a clip, or like a range of it. The file isn't kept. Raises: InvalidQuery, MediaError."""
+        """Videos like a clip, or like a range of it. The file isn't kept.
+
+        Raises: InvalidQuery, UnknownScorer, MediaError.
+        """
+        check_options(options, self.model.spec, is_clip=True)
         started = time.perf_counter()
         return self._search(self._clip(existing(path.absolute()), start_s, end_s), options, started)
 
@@ -239,8 +248,9 @@ class VideoIndex:
         """Videos like one that is indexed, or like a range of it; itself left out unless include_self.
 
         A range so short that no stored frame lies in it is read from the file. Raises: NotFound, InvalidQuery if the
-        video isn't indexed yet or the range is empty, MediaError.
+        video isn't indexed yet or the range is empty, UnknownScorer, MediaError.
         """
+        check_options(options, self.model.spec, is_clip=True)
         started = time.perf_counter()
         video = self._catalogue.get_video(video_id)
         segments = self._catalogue.segments(video_id)

@@ -1,6 +1,6 @@
 """How a clip becomes a query: read from a file like a video that is indexed, or taken from the stored features of one.
 
-Letters: Q segments of the clip, F frame slots, D embedding width.
+Letters: Q segments of the clip, F frame slots, D width of frames, P width of pooled vectors.
 It knows decoding (through the sandbox), segments and the waist of the model; it knows no catalogue and no index.
 """
 
@@ -78,13 +78,15 @@ def stored_features(
     """Stored segments as a query, float32 on `device`; None if no stored frame lies in [start_s, end_s).
 
     A segment that the range cuts keeps the frames inside; its pooled embedding is then their normalised mean, which for
-    a model with a temporal encoder is near to, but not, what encoding the range would give.
+    a model with a temporal encoder is near to, but not, what encoding the range would give. Where pooled vectors aren't
+    of the frames' width (CLIP2Video: two side by side) no mean can stand for them, and the segment's own is kept: such
+    a range is compared by the whole of the segments that it touches.
     """
     cut = [part for segment in segments if (part := _cut(segment, start_s, end_s)) is not None]
     if not cut:
         return None
     pooled = torch.stack([pooled for pooled, _ in cut])
-    frames = torch.zeros(len(cut), num_frames, pooled.shape[-1])
+    frames = torch.zeros(len(cut), num_frames, cut[0][1].shape[-1])
     mask = torch.zeros(len(cut), num_frames, dtype=torch.bool)
     for row, (_, inside) in enumerate(cut):
         frames[row, : len(inside)] = inside
@@ -93,11 +95,12 @@ def stored_features(
 
 
 def _cut(segment: StoredSegment, start_s: float, end_s: float) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """pooled (D,) and the frames (n, D) of a segment inside the range."""
+    """pooled (P,) and the frames (n, D) of a segment inside the range."""
     features = segment.features
     frames = torch.from_numpy(features.frames.astype(np.float32))
+    pooled = torch.from_numpy(features.pooled.astype(np.float32))
     if start_s <= features.start_s and features.end_s <= end_s:
-        return torch.from_numpy(features.pooled.astype(np.float32)), frames
+        return pooled, frames
     if features.end_s <= start_s or end_s <= features.start_s:
         return None
     times_s = np.clip(np.array(features.times_s), features.start_s, features.end_s)
@@ -105,4 +108,6 @@ def _cut(segment: StoredSegment, start_s: float, end_s: float) -> tuple[torch.Te
     if not is_inside.any():
         return None
     inside = frames[torch.from_numpy(is_inside)]
-    return normalize(inside.sum(0), dim=-1), inside
+    if pooled.shape[-1] != frames.shape[-1]:
+        return pooled, inside
+    return normalize(normalize(inside, dim=-1).sum(0), dim=-1), inside

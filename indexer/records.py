@@ -56,7 +56,7 @@ class SegmentPlan:
 
 @dataclass(frozen=True, slots=True)
 class SegmentFeatures:
-    """A segment ready to be stored: times_s (n,) of its n <= F real frames, pooled (D,), frames (n, D) float16."""
+    """A segment ready to be stored: times_s (n,) of its n <= F real frames, pooled (P,), frames (n, D) float16."""
 
     start_s: float
     end_s: float
@@ -145,7 +145,8 @@ class AddResult:
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """How to search. candidates: segments taken from each recall channel to be reranked. `filter` as in filters.py."""
+    """How to search. candidates: segments taken from each recall channel to be reranked. `filter` as in filters.py.
+    scorer: by name, one of the model's (model/scorers.py); None takes its default."""
 
     top_k: int = 10
     moments_per_video: int = 3
@@ -154,6 +155,7 @@ class SearchOptions:
     filter: Mapping[str, Any] | None = None
     video_ids: tuple[str, ...] | None = None
     include_self: bool = False
+    scorer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +170,8 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A video found. score and grains of its best segment; recall_rank (from 1) of the first of its segments in
-    recall."""
+    """A video found. score of its best segment; grains: the parts of that score, as the scorer names them; recall_rank
+    (from 1) of the first of its segments in recall."""
 
     rank: int
     video: Video
@@ -181,7 +183,8 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """effective: recall, model, fingerprint, device, candidates. timings_ms: encode, recall, rerank, hydrate, total."""
+    """effective: scorer, recall, candidates, model, fingerprint, device, generation. timings_ms: encode, recall,
+    rerank, hydrate, total."""
 
     hits: tuple[Hit, ...]
     total_indexed: int

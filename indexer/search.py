@@ -1,6 +1,6 @@
-"""One search: recall candidates, rerank them by the model's full score, group by video, find moments, describe.
+"""One search: recall candidates, rerank them by the scorer asked for, group by video, find moments, describe.
 
-Letters: Q query rows (1 of a text, the segments of a clip), C candidate segments, F frame slots.
+Letters: Q query rows (1 of a text, the segments of a clip), C candidate segments, F frame slots, G parts of a score.
 A query is the same here whether it was a text or a clip. It knows the waist of the model, the vectors and the
 catalogue; it knows no file and no HTTP.
 
@@ -24,10 +24,13 @@ from indexer.moments import find_moments
 from indexer.records import Hit, SearchAnswer, SearchOptions, StoredSegment, Video, VideoChange
 from indexer.vectors import Ids, Recall, SegmentTable, VectorIndex
 from model.errors import ModelError
-from model.types import GRAINS, Query, Scores, TextFeatures, VideoFeatures, VideoTextModel
+from model.scorers import choose_scorer
+from model.types import ModelSpec, Query, ScorerName, Scores, TextFeatures, VideoFeatures, VideoTextModel
 
 CELLS_PER_BLOCK = 2048 * 32 * 12
 """Rows x words x frames that are scored at once: bounds the memory of exact search whatever the index's size."""
+JOINT_FRAMES_PER_BLOCK = 1024 * 12
+"""Frames that a transformer reads together with the sentence at once: each costs layers of activations, not a cell."""
 SPARE_VIDEOS = 64
 """Ranked beyond top_k, to fill in for videos that were removed while we searched."""
 
@@ -53,13 +56,15 @@ class _Candidates:
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """Candidates scored: total (Q, C), grains (Q, C, 4), relevance (C, F) the best over Q, recall_ranks (C,) from 1."""
+    """Candidates scored: total (Q, C), grains (Q, C, G), relevance (C, F) the best over Q, recall_ranks (C,) from 1;
+    names of the G parts."""
 
     table: SegmentTable
     recall_ranks: Ids
     total: NDArray[np.float32]
     grains: NDArray[np.float32]
     relevance: NDArray[np.float32]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +90,19 @@ def search(
     """Answer a query of Q rows from everything published so far, by this process or another.
 
     without_video_id: a video left out (a stored query). encode_ms: what making the query took. Videos of one score come
-    in the order of their ids. Raises: InvalidQuery for options out of range, InvalidFilter, ModelError if the model's
-    numbers for the query aren't finite.
+    in the order of their ids. Raises: InvalidQuery for options out of range, UnknownScorer, InvalidFilter, ModelError
+    if the model's numbers for the query aren't finite.
     """
-    _check(options)
+    scorer = check_options(options, model.spec, is_clip=isinstance(query, VideoFeatures))
     clock = _Clock(encode_ms)
     said: Warnings = list(warnings)
     generation = vectors.follow(catalogue)
     vectors_Q = _recall_vectors(query, model)
     allowed = _allowed(vectors, catalogue, options, without_video_id)
-    candidates = _candidates(query, vectors_Q, vectors, options, allowed)
+    whole_Q = _whole(query) if model.spec.has_frame_recall else None
+    candidates = _candidates(vectors_Q, whole_Q, vectors, options, allowed)
     clock.lap("recall")
-    scored = _rerank(query, model, vectors, candidates, said)
+    scored = _rerank(query, model, scorer, vectors, candidates, said)
     ranked = _rank(scored, vectors, options.top_k + SPARE_VIDEOS)
     clock.lap("rerank")
     hits = _hits(ranked, scored, catalogue, candidates.has_ranks, options)
@@ -107,6 +113,7 @@ def search(
         total_indexed=vectors.num_videos,
         num_candidates=len(candidates.segment_ids),
         effective={
+            "scorer": scorer,
             "recall": options.recall,
             "candidates": options.candidates,
             "model": model.spec.name,
@@ -119,10 +126,8 @@ def search(
     )
 
 
-# ---- recall
-
-
-def _check(options: SearchOptions) -> None:
+def check_options(options: SearchOptions, spec: ModelSpec, *, is_clip: bool) -> ScorerName:
+    """The scorer to use. To be called before the query is made, which costs. Raises: InvalidQuery, UnknownScorer."""
     for name, value, least in (
         ("top_k", options.top_k, 1),
         ("candidates", options.candidates, 1),
@@ -132,6 +137,10 @@ def _check(options: SearchOptions) -> None:
             raise InvalidQuery(f"{name} is {value}.", f"It must be at least {least}.")
     if options.recall not in ("ann", "exact"):
         raise InvalidQuery(f"The recall mode {options.recall!r} is none we know.", "Use 'ann' or 'exact'.")
+    return choose_scorer(spec.scorers, options.scorer, is_clip=is_clip)
+
+
+# ---- recall
 
 
 def _recall_vectors(query: Query, model: VideoTextModel) -> NDArray[np.float32]:
@@ -156,22 +165,26 @@ def _allowed(
     return ids[np.isin(ids, held)]
 
 
+def _whole(query: Query) -> NDArray[np.float32]:
+    """(Q, D): what single frames are recalled by."""
+    whole = query.sentence if isinstance(query, TextFeatures) else query.pooled
+    found: NDArray[np.float32] = whole.float().cpu().numpy()
+    return found
+
+
 def _candidates(
-    query: Query,
     vectors_Q: NDArray[np.float32],
+    whole_Q: NDArray[np.float32] | None,
     vectors: VectorIndex,
     options: SearchOptions,
     allowed: Ids | None,
 ) -> _Candidates:
-    """Every allowed segment, or those that any row of the query recalls by any channel."""
+    """Every allowed segment, or those that any row of the query recalls by any channel; whole_Q None: by pooled."""
     if options.recall == "exact":
         return _Candidates(vectors.all_ids() if allowed is None else allowed, has_ranks=False)
-    whole = query.sentence if isinstance(query, TextFeatures) else query.pooled
-    whole_Q: NDArray[np.float32] = whole.float().cpu().numpy()
-    channels = [
-        vectors.recall(vectors_Q, options.candidates, allowed),
-        vectors.recall_frames(whole_Q, options.candidates, allowed),
-    ]
+    channels = [vectors.recall(vectors_Q, options.candidates, allowed)]
+    if whole_Q is not None:
+        channels.append(vectors.recall_frames(whole_Q, options.candidates, allowed))
     return _Candidates(_merge(channels), has_ranks=True)
 
 
@@ -191,12 +204,17 @@ def _merge(channels: Sequence[Recall]) -> Ids:
 
 
 def _rerank(
-    query: Query, model: VideoTextModel, vectors: VectorIndex, candidates: _Candidates, said: Warnings
+    query: Query,
+    model: VideoTextModel,
+    scorer: ScorerName,
+    vectors: VectorIndex,
+    candidates: _Candidates,
+    said: Warnings,
 ) -> _Scored:
     """Score the candidates in blocks. Left out: segments removed meanwhile, and those whose score isn't finite."""
-    size = _block_size(query, model.spec.num_frames)
+    size = _block_size(query, scorer, model.spec.num_frames)
     ids = candidates.segment_ids
-    blocks = [_score_block(query, model, vectors, ids[at : at + size], at) for at in range(0, len(ids), size)]
+    blocks = [_score_block(query, model, scorer, vectors, ids[at : at + size], at) for at in range(0, len(ids), size)]
     if not blocks:
         return _nothing(len(query.mask), model.spec.num_frames)
     scored = _Scored(
@@ -205,6 +223,7 @@ def _rerank(
         np.concatenate([block.total for block in blocks], axis=1),
         np.concatenate([block.grains for block in blocks], axis=1),
         np.concatenate([block.relevance for block in blocks]),
+        blocks[0].names,
     )
     is_sound: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(scored.total), axis=0)
     is_sound &= np.logical_and.reduce(np.isfinite(scored.grains), axis=(0, 2))
@@ -220,6 +239,7 @@ def _rerank(
         scored.total[:, is_sound],
         scored.grains[:, is_sound],
         scored.relevance[is_sound],
+        scored.names,
     )
 
 
@@ -228,17 +248,22 @@ def _nothing(num_rows: int, num_slots: int) -> _Scored:
         SegmentTable.empty(num_slots),
         np.empty(0, np.int64),
         np.empty((num_rows, 0), np.float32),
-        np.empty((num_rows, 0, len(GRAINS)), np.float32),
+        np.empty((num_rows, 0, 0), np.float32),
         np.empty((0, num_slots), np.float32),
+        (),
     )
 
 
-def _block_size(query: Query, num_frames: int) -> int:
+def _block_size(query: Query, scorer: ScorerName, num_frames: int) -> int:
     rows, parts = query.mask.shape
+    if scorer == "tight":
+        return max(32, JOINT_FRAMES_PER_BLOCK // max(1, rows * num_frames))
     return max(32, CELLS_PER_BLOCK // max(1, rows * parts * num_frames))
 
 
-def _score_block(query: Query, model: VideoTextModel, vectors: VectorIndex, ids: Ids, offset: int) -> _Scored:
+def _score_block(
+    query: Query, model: VideoTextModel, scorer: ScorerName, vectors: VectorIndex, ids: Ids, offset: int
+) -> _Scored:
     block = vectors.features(ids)
     like = query.sentence if isinstance(query, TextFeatures) else query.pooled
     videos = VideoFeatures(
@@ -247,11 +272,11 @@ def _score_block(query: Query, model: VideoTextModel, vectors: VectorIndex, ids:
         torch.from_numpy(block.mask).to(like.device),
     )
     with torch.inference_mode():
-        scores: Scores = model.score(query, videos)
+        scores: Scores = model.score(query, videos, scorer)
         relevance = scores.frame_relevance.amax(0).float().cpu().numpy()
         total, grains = scores.total.float().cpu().numpy(), scores.grains.float().cpu().numpy()
     ranks = offset + np.flatnonzero(np.isin(ids, block.table.segment_ids)) + 1
-    return _Scored(block.table, ranks, total, grains, np.where(block.mask, relevance, -np.inf))
+    return _Scored(block.table, ranks, total, grains, np.where(block.mask, relevance, -np.inf), scores.names)
 
 
 def _rank(scored: _Scored, vectors: VectorIndex, limit: int) -> list[_Ranked]:
@@ -294,7 +319,7 @@ def _hit(rank: int, found: _Ranked, video: Video, scored: _Scored, has_ranks: bo
         video=video,
         score=found.score,
         recall_rank=int(scored.recall_ranks[rows].min()) if has_ranks else None,
-        grains={name: float(value) for name, value in zip(GRAINS, grains, strict=True)},
+        grains={name: float(value) for name, value in zip(scored.names, grains, strict=True)},
         moments=find_moments(
             table.start_s[rows], table.end_s[rows], table.times_s[rows], scored.relevance[rows], num_moments
         ),

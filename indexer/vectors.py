@@ -1,6 +1,6 @@
 """FAISS's door: pooled and frame embeddings of every live segment, searched, gathered, and kept up with the catalogue.
 
-Letters: Q queries, N segments held, F frame slots, D embedding width, K results asked for.
+Letters: Q queries, N segments held, F frame slots, D width of frames, P width of pooled vectors, K results asked for.
 Two flat fp16 inner-product indexes, one row per segment and one per real frame. Rows keep the order in which segments
 came (removal closes the gap), so a table beside them says what each row is; FAISS's own id maps are not needed, and the
 reranker reads the very memory that FAISS searches. Everything here is derived: thrown away and built again from the
@@ -78,7 +78,7 @@ class SegmentTable:
 
 @dataclass(frozen=True, slots=True)
 class SegmentBlock:
-    """Copies of some segments' features: pooled (N, D) and frames (N, F, D) float16, mask (N, F), and their table."""
+    """Copies of some segments' features: pooled (N, P) and frames (N, F, D) float16, mask (N, F), and their table."""
 
     table: SegmentTable
     pooled: NDArray[np.float16]
@@ -89,12 +89,13 @@ class SegmentBlock:
 class VectorIndex:
     """Recall over pooled and over frame embeddings. Safe to share by threads: many search, one follows.
 
-    Raises: BackendMissing where FAISS is not installed, or too old to filter.
+    pooled_dim: P, D if not given. Raises: BackendMissing where FAISS is not installed, or too old to filter.
     """
 
-    def __init__(self, dim: int, num_frames: int) -> None:
+    def __init__(self, dim: int, num_frames: int, *, pooled_dim: int | None = None) -> None:
         self._faiss = _import_faiss()
         self._dim = dim
+        self._pooled_dim = pooled_dim or dim
         self._num_slots = num_frames
         self._lock = ReadersWriterLock()
         self._following = threading.Lock()
@@ -156,7 +157,7 @@ class VectorIndex:
     def recall(self, queries: NDArray[np.float32], k: int, allowed: Ids | None = None) -> Recall:
         """The k segments whose pooled embedding has the largest inner product with each query.
 
-        Shapes: queries (Q, D); allowed int64 segment ids that may be found (None: all), applied before the top k.
+        Shapes: queries (Q, P); allowed int64 segment ids that may be found (None: all), applied before the top k.
         """
         with self._lock.reading():
             table = self._table
@@ -165,7 +166,7 @@ class VectorIndex:
             return Recall(_named(table.segment_ids, rows), scores)
 
     def recall_frames(self, queries: NDArray[np.float32], k: int, allowed: Ids | None = None) -> Recall:
-        """As `recall`, but by the best single frame of each segment: finds what pooling hides."""
+        """As `recall`, but of queries (Q, D) by the best single frame of each segment: finds what pooling hides."""
         with self._lock.reading():
             table, first = self._table, self._first_frame
             can_pass = None if allowed is None else np.repeat(self._rows_allowed(allowed), table.num_frames)
@@ -188,10 +189,10 @@ class VectorIndex:
             frames = np.zeros((len(rows), self._num_slots, self._dim), dtype=np.float16)
             frame_rows = self._first_frame[rows][:, None] + np.arange(self._num_slots)[None, :]
             if len(rows):
-                frames[mask] = self._stored(self._frames)[frame_rows[mask]]
-                pooled = self._stored(self._pooled)[rows]
+                frames[mask] = self._stored(self._frames, self._dim)[frame_rows[mask]]
+                pooled = self._stored(self._pooled, self._pooled_dim)[rows]
             else:
-                pooled = np.empty((0, self._dim), dtype=np.float16)
+                pooled = np.empty((0, self._pooled_dim), dtype=np.float16)
             return SegmentBlock(table, pooled, frames, mask)
 
     # ---- following
@@ -247,10 +248,10 @@ class VectorIndex:
             num_frames=np.array([len(part.frames) for part in parts], dtype=np.int64),
             times_s=times_s,
         )
-        none = np.empty((0, self._dim), dtype=np.float32)
-        pooled = np.stack([part.pooled for part in parts]).astype(np.float32) if parts else none
-        frames = np.concatenate([part.frames for part in parts]).astype(np.float32) if parts else none
-        return table, pooled, frames
+        if not parts:
+            return table, np.empty((0, self._pooled_dim), np.float32), np.empty((0, self._dim), np.float32)
+        pooled = np.stack([part.pooled for part in parts]).astype(np.float32)
+        return table, pooled, np.concatenate([part.frames for part in parts]).astype(np.float32)
 
     def _code_of(self, video_id: str) -> int:
         if video_id not in self._codes:
@@ -260,7 +261,7 @@ class VectorIndex:
 
     def _clear(self) -> None:
         self._seq = 0
-        self._pooled, self._frames = self._new_index(), self._new_index()
+        self._pooled, self._frames = self._new_index(self._pooled_dim), self._new_index(self._dim)
         self._hold(SegmentTable.empty(self._num_slots))
 
     def _hold(self, table: SegmentTable) -> None:
@@ -287,9 +288,9 @@ class VectorIndex:
 
     # ---- FAISS
 
-    def _new_index(self) -> Any:
+    def _new_index(self, width: int) -> Any:
         return self._faiss.IndexScalarQuantizer(
-            self._dim, self._faiss.ScalarQuantizer.QT_fp16, self._faiss.METRIC_INNER_PRODUCT
+            width, self._faiss.ScalarQuantizer.QT_fp16, self._faiss.METRIC_INNER_PRODUCT
         )
 
     def _search(
@@ -311,10 +312,10 @@ class VectorIndex:
         selector.bits_kept_alive = bits
         return selector
 
-    def _stored(self, index: Any) -> NDArray[np.float16]:
-        """The index's own memory as (rows, D) float16; valid while the lock is held."""
+    def _stored(self, index: Any, width: int) -> NDArray[np.float16]:
+        """The index's own memory as (rows, width) float16; valid while the lock is held."""
         raw: NDArray[np.uint8] = self._faiss.rev_swig_ptr(index.codes.data(), index.codes.size())
-        return raw.view(np.float16).reshape(-1, self._dim)
+        return raw.view(np.float16).reshape(-1, width)
 
 
 def _named(segment_ids: Ids, rows: Ids) -> Ids:

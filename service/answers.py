@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from indexer.records import Hit, Job, JobStage, JobStatus, SearchAnswer, Video, VideoStatus
 from indexer.rows import storable
+from model.installed import InstalledModel
+from model.scorers import SCORERS
+from model.types import HeadKind, ModelSpec, ScorerName
 from service.errors import without_folders
 
 
@@ -193,7 +196,7 @@ class MomentAnswer(BaseModel):
 
 
 class Explain(BaseModel):
-    """The four similarities whose mean is the score."""
+    """The parts of the score, by the names that `GET /scorers` gives for the scorer."""
 
     grains: dict[str, float]
 
@@ -260,6 +263,87 @@ class SearchResponse(BaseModel):
             effective=dict(answer.effective),
             timings_ms=dict(answer.timings_ms),
         )
+
+
+class ScorerAnswer(BaseModel):
+    """A way to score. parts: names of what its score is made of, as in `explain.grains`; takes_clips: whether a query
+    may be a clip."""
+
+    name: ScorerName
+    about: str
+    parts: list[str]
+    is_default: bool
+    takes_clips: bool
+
+
+class ScorerList(BaseModel):
+    """What the model's features can be scored by, the default first; of a clip it is the first that takes clips."""
+
+    scorers: list[ScorerAnswer]
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> ScorerList:
+        """Of the model that is served."""
+        return cls(
+            scorers=[
+                ScorerAnswer(
+                    name=name,
+                    about=SCORERS[name].about,
+                    parts=list(SCORERS[name].parts),
+                    is_default=name == spec.scorers[0],
+                    takes_clips=SCORERS[name].takes_clips,
+                )
+                for name in spec.scorers
+            ]
+        )
+
+
+class ModelAnswer(BaseModel):
+    """A model at hand. Null is what only its weights could tell; error: why it can't be used."""
+
+    name: str
+    kind: HeadKind | None
+    fingerprint: str | None
+    embed_dim: int | None
+    num_frames: int | None
+    num_words: int | None
+    image_size: int | None
+    temporal: str | None
+    scorers: list[ScorerName]
+    is_served: bool
+    error: Reason | None
+
+    @classmethod
+    def served(cls, spec: ModelSpec) -> ModelAnswer:
+        """The model that this service searches with."""
+        return cls._made(spec, spec.fingerprint, None)
+
+    @classmethod
+    def of(cls, model: InstalledModel) -> ModelAnswer:
+        """One that lies beside it."""
+        return cls._made(model, None, _reason(model.error.code, model.error.message) if model.error else None)
+
+    @classmethod
+    def _made(cls, model: ModelSpec | InstalledModel, fingerprint: str | None, error: Reason | None) -> ModelAnswer:
+        return cls(
+            name=without_folders(model.name),
+            kind=model.kind,
+            fingerprint=fingerprint,
+            embed_dim=model.embed_dim,
+            num_frames=model.num_frames,
+            num_words=model.num_words,
+            image_size=model.image_size,
+            temporal=model.temporal,
+            scorers=list(model.scorers),
+            is_served=fingerprint is not None,
+            error=error,
+        )
+
+
+class ModelList(BaseModel):
+    """The served model first."""
+
+    models: list[ModelAnswer]
 
 
 class IndexAnswer(BaseModel):

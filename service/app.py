@@ -20,7 +20,7 @@ from indexer.records import SearchOptions
 from service import bodies, edge
 from service.answers import Problem
 from service.readiness import Readiness
-from service.routes import health, indexing, jobs, search, videos
+from service.routes import health, indexing, jobs, models, search, videos
 from service.running import Running, WatchedWorker
 from service.settings import Settings
 from service.shared_cache import Wake
@@ -96,7 +96,7 @@ def create_app(settings: Settings, index: VideoIndex | None = None, *, worker: W
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
     )
-    for router in (search.router, indexing.router, videos.router, jobs.router, health.router):
+    for router in (search.router, indexing.router, videos.router, jobs.router, models.router, health.router):
         app.include_router(router)
         app.include_router(router, prefix="/v1", include_in_schema=False)
     edge.install(app, settings.allowed_hosts)

@@ -19,6 +19,9 @@ import typer
 
 from model.errors import VidgrainError
 from service import cli_models
+from service.cli_options import Data, Device, Json, Model
+from service.cli_options import made_folder as _made
+from service.cli_options import settings_of as _settings
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -33,15 +36,8 @@ app = typer.Typer(
 
 cli_models.register(app)
 
-Data = Annotated[Path | None, typer.Option("--data", help="Data folder.  [VIDGRAIN_DATA]")]
-Model = Annotated[
-    str | None,
-    typer.Option("--model", help="tiny, ARCH/PRETRAINED, ARCH/path/to/weights or a folder.  [VIDGRAIN_MODEL]"),
-]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1.  [VIDGRAIN_DEVICE]")]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.  [VIDGRAIN_HOST]")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen on.  [VIDGRAIN_PORT]")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
 @app.command()
@@ -151,6 +147,9 @@ def search(
     filter_json: Annotated[
         str | None, typer.Option("--filter", help='JSON, e.g. \'{"duration_s": {"lte": 60}}\'.')
     ] = None,
+    scorer: Annotated[
+        str | None, typer.Option("--scorer", help="How to score: docs/models.md; the model's own if not given.")
+    ] = None,
     data: Data = None,
     model: Model = None,
     device: Device = None,
@@ -166,7 +165,7 @@ def search(
     wanted = _filter(filter_json)
     opened = open_index(_settings(data=data, model=model, device=device))
     try:
-        options = SearchOptions(top_k=top_k, recall="exact" if exact else "ann", filter=wanted)
+        options = SearchOptions(top_k=top_k, recall="exact" if exact else "ann", filter=wanted, scorer=scorer)
         answer = opened.search_video(video, options) if video else opened.search_text(query or "", options)
     finally:
         opened.close()
@@ -238,32 +237,6 @@ def jobs(
         print_json([job_dict(j) for j in found])
     else:
         stdout.print(jobs_table(found))
-
-
-@app.command()
-def evaluate(
-    model: Model = None,
-    dataset: Annotated[str, typer.Option("--dataset", help="shapes: 1,000 drawn clips never trained on.")] = "shapes",
-    device: Device = None,
-    as_json: Json = False,
-) -> None:
-    """Measure a model's retrieval: recall at 1, 5, 10, median and mean rank, both directions, by slice."""
-    from model.evaluation.run import evaluate_shapes
-    from model.registry import load_model
-    from service.printing import followed, print_json, recalls_table, stdout
-
-    if dataset != "shapes":
-        raise typer.BadParameter(f"there is no dataset {dataset!r}; there is: shapes")
-    settings = _settings(model=model, device=device)
-    loaded = load_model(settings.model, device=settings.device, num_frames=settings.num_frames)
-    with followed() as tell:
-        result = {"model": loaded.spec.name, "fingerprint": loaded.spec.fingerprint} | evaluate_shapes(
-            loaded, on_progress=tell
-        )
-    if as_json:
-        print_json(result)
-    else:
-        stdout.print(recalls_table(result))
 
 
 @app.command("train-tiny")
@@ -355,26 +328,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.hint:
             typer.echo(error.hint, err=True)
         sys.exit(2)
-
-
-def _made(folder: Path) -> Path:
-    """The folder, made if it is not there. Raises: InvalidSettings."""
-    from service.settings import InvalidSettings
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidSettings(
-            f"The folder {str(folder)!r} can't be made: {error.strerror}.", "Name another."
-        ) from error
-    return folder
-
-
-def _settings(**given: object) -> Settings:
-    """The settings of environment and defaults, overridden by the options that were given."""
-    from service.settings import load_settings
-
-    return load_settings(**given)
 
 
 def _log(settings: Settings) -> None:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from indexer.records import Job, SearchAnswer, Video
+    from model.installed import InstalledModel
 
 stderr = Console(stderr=True, highlight=False)
 stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -22,7 +24,12 @@ stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 def print_json(value: object) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json_text(value))
+
+
+def json_text(value: object) -> str:
+    """A JSON document, ending in a line break."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
 
 
 @contextmanager
@@ -154,17 +161,89 @@ def job_dict(job: Job) -> dict[str, Any]:
     }
 
 
-def recalls_table(result: Mapping[str, Any]) -> Table:
-    """An evaluation as rows: each direction and slice with R@1, R@5, R@10, median and mean rank."""
-    table = Table("what", "R@1", "R@5", "R@10", "MdR", "MnR")
-    rows = {key: result[key] for key in ("text_to_video", "video_to_text") if key in result}
-    for name, slice_ in result.get("slices", {}).items():
-        rows[name] = slice_.get("text_to_video", slice_) if isinstance(slice_, Mapping) else {}
-    for name, row in rows.items():
-        recalls = [f"{row[k]:.3f}" if k in row else "" for k in ("r1", "r5", "r10")]
-        ranks = [f"{row[k]:.1f}" if k in row else "" for k in ("mdr", "mnr")]
-        table.add_row(name, *recalls, *ranks)
+def models_table(models: Sequence[InstalledModel], served: InstalledModel) -> Table:
+    """Models as rows, the one that the settings name marked; a damaged one with its reason."""
+    table = Table("", "model", "kind", "temporal", "frames", "words", "image", "width", "scorers", "reason")
+    for model in models:
+        numbers = (model.num_frames, model.num_words, model.image_size, model.embed_dim)
+        table.add_row(
+            "*" if model is served else "",
+            model.name,
+            model.kind or "",
+            model.temporal or "",
+            *("" if number is None else str(number) for number in numbers),
+            ", ".join(model.scorers),
+            f"{model.error.code}: {model.error.message}" if model.error else "",
+        )
     return table
+
+
+def model_dict(model: InstalledModel, *, is_served: bool) -> dict[str, Any]:
+    """A model for --json; names as in the HTTP answer. The fingerprint takes the weights, which aren't read."""
+    return {
+        "name": model.name,
+        "kind": model.kind,
+        "fingerprint": None,
+        "embed_dim": model.embed_dim,
+        "num_frames": model.num_frames,
+        "num_words": model.num_words,
+        "image_size": model.image_size,
+        "temporal": model.temporal,
+        "scorers": list(model.scorers),
+        "is_served": is_served,
+        "error": _error(model.error.code, model.error.message) if model.error else None,
+    }
+
+
+def recalls_table(result: Mapping[str, Any]) -> Table:
+    """An evaluation as rows: each direction and slice, and below them the papers' rows of that dataset, marked so."""
+    about = f"{result['model']} on {result['dataset']}, {result['num_texts']:,} texts, {result['num_videos']:,} videos"
+    table = Table(title=Text(about), title_justify="left", title_style="bold")
+    for heading in ("what", "R@1", "R@5", "R@10", "R@50", "MdR", "MnR"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for way in _WAYS:
+        table.add_row(way, *_figures(result[way]))
+    for name, slice_ in result["slices"].items():
+        table.add_row(name, *_figures(slice_["text_to_video"]))
+    for way, words in _WAYS.items():
+        if result["published"]:
+            table.add_section()
+        for row in result["published"]:
+            name = f"published, {words}: {row['model']} {row['towers']} ({row['source']})"
+            table.add_row(Text(name), *_figures(row[way]), style="dim")
+    return table
+
+
+def evaluation_notes(result: Mapping[str, Any]) -> list[str]:
+    """What a person should know beside the figures: differences from the protocol, what is missing, what was kept."""
+    notes = [f"warning: {text}" for text in result["warnings"]]
+    missing, unreadable, cache = result["missing"], result["unreadable"], result["cache"]
+    if missing["count"]:
+        notes.append(_counted(missing["count"], "missing", missing["names"]))
+    if unreadable["count"]:
+        notes.append(_counted(unreadable["count"], "unreadable", list(unreadable["reasons"].values()), "; "))
+    if cache["folder"] is not None:
+        kept = cache["num_read"] + cache["num_written"]
+        notes.append(
+            f"features: {cache['num_read']:,} of {result['num_videos']:,} videos from the cache; {kept:,} kept, "
+            f"{cache['size_bytes'] / 2**20:.1f} MiB, in {cache['folder']}"
+        )
+    if result["published"]:
+        notes.append("Rows marked published are the papers' own figures; nothing of them was measured here.")
+    return notes
+
+
+_WAYS = {"text_to_video": "text to video", "video_to_text": "video to text"}
+
+
+def _figures(row: Mapping[str, float]) -> list[str]:
+    recalls = [f"{row[k]:.3f}" if k in row else "" for k in ("r1", "r5", "r10", "r50")]
+    return recalls + [f"{row[k]:.1f}" if k in row else "" for k in ("mdr", "mnr")]
+
+
+def _counted(count: int, what: str, names: Sequence[str], comma: str = ", ") -> str:
+    rest = f"{comma}and {count - len(names)} more" if count > len(names) else ""
+    return f"{count} {what}, left out: {comma.join(names)}{rest}"
 
 
 def _utc(epoch_s: float | None) -> str | None:

@@ -13,9 +13,11 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import to_json
 
 from indexer.records import JobStatus, RecallMode, SearchOptions, VideoStatus
+from model.scorers import SCORERS
 
 MAX_METADATA_BYTES = 64 * 1024
 MAX_QUERY_CHARS = 2000
+MAX_SCORER_CHARS = 64
 
 
 def _bounded_metadata(value: dict[str, Any]) -> dict[str, Any]:
@@ -55,6 +57,8 @@ Filter = Annotated[
         examples=[{"tags": {"in": ["sport"]}, "duration_s": {"lte": 600}}],
     ),
 ]
+# Which of them the model allows is the index's to say, with a code of its own.
+Scorer = Annotated[str, Field(max_length=MAX_SCORER_CHARS, json_schema_extra={"enum": [*SCORERS]})]
 
 
 class Body(BaseModel):
@@ -131,6 +135,9 @@ class SearchFields(Body):
     top_k: int = Field(10, ge=1, le=1000, description="Most videos in the answer.")
     moments_per_video: int = Field(3, ge=0, le=50, description="Most moments of each video.")
     recall: Recall = Field(default_factory=lambda: Recall())
+    scorer: Scorer | None = Field(
+        None, description="How candidates are scored; one of `GET /scorers`, whose default it is if not given."
+    )
     filter: Filter | None = None
     video_ids: list[Text] | None = Field(None, max_length=10_000, description="Search these videos only.")
 
@@ -144,6 +151,7 @@ class SearchFields(Body):
             filter=self.filter,
             video_ids=None if self.video_ids is None else tuple(self.video_ids),
             include_self=include_self,
+            scorer=self.scorer,
         )
 
 

@@ -46,6 +46,11 @@ class Settings(BaseSettings):
         description="Model to search with: `tiny` (bundled), an open_clip name such as `ViT-B-32-quickgelu/openai`, "
         "`ARCH/path/to/weights`, or a folder with config.json and model.safetensors.",
     )
+    models: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="Folders in which `GET /models` and `vidgrain models` look for models, separated as in PATH: each "
+        "is a model's own folder (config.json and model.safetensors) or holds such folders.",
+    )
     device: str = Field(
         "auto",
         min_length=1,
@@ -134,14 +139,14 @@ class Settings(BaseSettings):
         "json", description="One JSON object per line, or plain text for reading."
     )
 
-    @field_validator("media_roots", mode="before")
+    @field_validator("media_roots", "models", mode="before")
     @classmethod
-    def _split_roots(cls, value: Any) -> Any:
+    def _split_folders(cls, value: Any) -> Any:
         return tuple(Path(part) for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
 
-    @field_validator("media_roots")
+    @field_validator("media_roots", "models")
     @classmethod
-    def _roots_are_absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+    def _folders_are_absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
         return tuple(Path(os.path.abspath(root)) for root in value)  # noqa: PTH100  symlinks stay: they are resolved at use
 
     @field_validator("allowed_hosts", mode="before")

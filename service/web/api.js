@@ -39,6 +39,7 @@ const id = encodeURIComponent;
 
 export const indexInfo = () => request("/index");
 export const version = () => request("/version");
+export const scorers = () => request("/scorers");
 export const video = (videoId) => request(`/videos/${id(videoId)}`);
 export const removeVideo = (videoId) => request(`/videos/${id(videoId)}`, { method: "DELETE" });
 export const job = (jobId) => request(`/jobs/${id(jobId)}`);

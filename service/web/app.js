@@ -4,6 +4,7 @@ import * as api from "/web/api.js";
 import { byId } from "/web/dom.js";
 import * as library from "/web/library.js";
 import * as player from "/web/player.js";
+import * as scorers from "/web/scorers.js";
 import * as search from "/web/search.js";
 import * as uploads from "/web/uploads.js";
 
@@ -43,13 +44,14 @@ function renderSearch(params) {
   const number = (name) => (params.has(name) ? Number(params.get(name)) : undefined);
   const text = params.get("q");
   const stored = params.get("similar");
-  const key = JSON.stringify([text, stored, params.get("start"), params.get("end"), clip]);
+  const scorer = params.get("scorer");
+  const key = JSON.stringify([text, stored, params.get("start"), params.get("end"), clip, scorer]);
   if (key === shownSearch) return showHome();
   shownSearch = key;
   input.value = text ?? "";
-  if (text) search.show({ text });
-  else if (stored) search.show({ videoId: stored, start_s: number("start"), end_s: number("end"), title: history.state?.title });
-  else if (clip !== undefined && clips[clip]) search.show({ clip: clips[clip] });
+  if (text) search.show({ text, scorer });
+  else if (stored) search.show({ videoId: stored, start_s: number("start"), end_s: number("end"), title: history.state?.title, scorer });
+  else if (clip !== undefined && clips[clip]) search.show({ clip: clips[clip], scorer });
   else search.show(null);
   showHome();
 }
@@ -82,14 +84,29 @@ async function openShared() {
 
 // ---- verbs -------------------------------------------------------------------------------------------------------
 
+/** The scorer in the address goes on into the next search. */
+function withScorer(params) {
+  const scorer = new URLSearchParams(location.search).get("scorer");
+  return scorer ? { ...params, scorer } : params;
+}
+
+/** The same search, scored otherwise; null for the model's own way. */
+function chooseScorer(name) {
+  const params = new URLSearchParams(location.search);
+  for (const part of ["v", "t"]) params.delete(part); // what the player told of the score is no longer so
+  if (name) params.set("scorer", name);
+  else params.delete("scorer");
+  go(params, history.state);
+}
+
 function searchClip(file) {
   clips.push(file);
-  go({}, { clip: clips.length - 1 });
+  go(withScorer({}), { clip: clips.length - 1 });
 }
 
 function findSimilar(video, moment = null) {
   const range = moment ? { start: moment.start_s.toFixed(3), end: moment.end_s.toFixed(3) } : {};
-  go({ similar: video.video_id, ...range }, { title: video.title });
+  go(withScorer({ similar: video.video_id, ...range }), { title: video.title });
   window.scrollTo({ top: 0 });
 }
 
@@ -150,7 +167,7 @@ byId("search-form").addEventListener("submit", (event) => {
   if (!text) return input.focus();
   shownSearch = null; // the same words again ask again
   if (new URLSearchParams(location.search).get("q") === text) render();
-  else go({ q: text });
+  else go(withScorer({ q: text }));
 });
 
 for (const [name, params] of [["brand", {}], ["nav-search", {}], ["nav-library", { view: "library" }]])
@@ -202,13 +219,13 @@ addEventListener("drop", (event) => {
 
 addEventListener("keydown", (event) => {
   if (event.metaKey || event.ctrlKey || event.altKey || byId("confirm").open) return;
-  const isTyping = event.target.matches("input, textarea");
+  const isTyping = event.target.matches("input, textarea, select");
   if (event.key === "Escape") {
     if (!veil.hidden) veil.hidden = true;
     else if (player.isOpen()) player.close();
     else if (isTyping) event.target.blur();
   } else if (isTyping) {
-    if (event.key === "ArrowDown") byId("results").querySelector(".thumb")?.focus();
+    if (event.key === "ArrowDown" && event.target === input) byId("results").querySelector(".thumb")?.focus();
   } else if (event.key === "/") {
     event.preventDefault();
     if (document.body.dataset.view === "library") go({});
@@ -227,6 +244,7 @@ addEventListener("popstate", () => {
 
 player.setUp({ onSimilar: findSimilar, onChange: notePlayer });
 search.setUp({ onOpen: player.open, onSimilar: findSimilar });
+scorers.setUp({ onChoose: chooseScorer });
 uploads.setUp({ onIndexed: whenIndexed });
 library.setUp({
   onOpen: player.open,

@@ -3,7 +3,7 @@
 import * as api from "/web/api.js";
 import { byId, icon, make, setImage } from "/web/dom.js";
 import { clock, clockTenths } from "/web/format.js";
-import { drawFull } from "/web/grains.js";
+import { drawFull, note } from "/web/grains.js";
 
 const panel = byId("player");
 const screen = byId("video");
@@ -48,7 +48,10 @@ export function open(item, at_s, from = null) {
   panel.hidden = false;
   document.body.dataset.player = "open";
   byId("why").hidden = !item.grains;
-  if (item.grains) drawFull(byId("why-list"), item.grains, item.kind, item.full);
+  if (item.grains) {
+    drawFull(byId("why-list"), item.grains, item.kind, item.full);
+    byId("why-note").textContent = `${note(item.grains)} A measure of likeness, not a proof.`;
+  }
   drawChips();
   drawTimeline();
   if (isSame) {

@@ -3,8 +3,9 @@
 import * as api from "/web/api.js";
 import { byId, fromTemplate, make, setImage, showNotice } from "/web/dom.js";
 import { clock, clockTenths, many, milliseconds, score } from "/web/format.js";
-import { drawSmall, fullLength } from "/web/grains.js";
+import { drawSmall, fullLength, note } from "/web/grains.js";
 import { marks, momentChips } from "/web/player.js";
+import * as scorers from "/web/scorers.js";
 
 const PAGE = 12;
 const MOST = 96;
@@ -26,7 +27,7 @@ export function setUp(given) {
   });
 }
 
-/** query: {text} | {clip: File} | {videoId, start_s?, end_s?, title?} | null for the start page. */
+/** query: {text} | {clip: File} | {videoId, start_s?, end_s?, title?}, each with scorer?; null for the start page. */
 export function show(asked) {
   running?.abort();
   query = asked;
@@ -43,7 +44,7 @@ function clear() {
 }
 
 function send(signal) {
-  const options = { top_k: topK };
+  const options = { top_k: topK, ...(query.scorer && { scorer: query.scorer }) };
   if (query.text !== undefined) return api.searchText(query.text, options, signal);
   if (query.clip) return api.searchClip(query.clip, options, signal);
   const range = { video_id: query.videoId };
@@ -87,6 +88,7 @@ function present(answer, numShown) {
   const full = fullLength(answer.results);
   list.replaceChildren(...answer.results.map((hit) => card(hit, kind, full)));
   byId("status").replaceChildren(...statusLine(answer));
+  scorers.show(answer.effective.scorer, kind);
   const warnings = byId("warnings");
   warnings.replaceChildren(...answer.warnings.map(({ message }) => make("li", "", message)));
   warnings.hidden = !answer.warnings.length;
@@ -131,7 +133,7 @@ function card(hit, kind, full) {
   node.querySelector(".title").textContent = hit.title;
   node.querySelector(".title").title = hit.title;
   node.querySelector(".score").textContent = score(hit.score);
-  node.querySelector(".score").title = `Score ${score(hit.score)}, the mean of four similarities`;
+  node.querySelector(".score").title = note(hit.explain.grains);
   drawSmall(node.querySelector(".grains"), hit.explain.grains, kind, full);
   if (hit.duration_s) node.querySelector(".strip").replaceChildren(...marks(shown));
   thumb.setAttribute("aria-label", `Play ${hit.title} at ${clockTenths(best.best_s)}`);

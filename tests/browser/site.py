@@ -1,4 +1,5 @@
-"""The whole service on a free loopback port in this process: the real app, a worker in a thread, the fake model."""
+"""The whole service on a free loopback port in this process: the real app, a worker in a thread, the fake model or one
+that is given."""
 
 from __future__ import annotations
 
@@ -11,18 +12,21 @@ from pathlib import Path
 import uvicorn
 
 from indexer.index import VideoIndex
+from model.types import VideoTextModel
 from service.app import create_app
 from service.settings import Settings
 from tests.support.fakes import FakeModel
 
 
 @contextmanager
-def running_site(folder: Path, videos: Sequence[Path] = (), *, has_worker: bool = True) -> Iterator[str]:
+def running_site(
+    folder: Path, videos: Sequence[Path] = (), *, has_worker: bool = True, model: VideoTextModel | None = None
+) -> Iterator[str]:
     """Yield the address of a service over `folder` in which `videos` are indexed, titled by their names' stems.
 
     Without a worker what is added later stays queued.
     """
-    index = VideoIndex.open(folder, FakeModel())
+    index = VideoIndex.open(folder, model or FakeModel())
     settings = Settings(data=folder, model="fake", device="cpu", worker=False)
     for path in videos:
         index.add(path, title=path.stem)

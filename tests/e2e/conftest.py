@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from indexer.index import IndexConfig, VideoIndex
 from indexer.worker import Worker
+from model.types import VideoTextModel
 from service.app import create_app
 from service.settings import Settings
 from tests.support.clips import solid_clip
@@ -69,13 +70,13 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
     return make
 
 
-def make_service(folder: Path, **settings: Any) -> Iterator[Service]:
-    """A service on a fresh folder."""
+def make_service(folder: Path, model: VideoTextModel | None = None, **settings: Any) -> Iterator[Service]:
+    """A service on a fresh folder, with the fake model unless another is given."""
     media = folder / "films"
     media.mkdir()
     given: dict[str, Any] = {"data": folder / "data", "media_roots": (media,), "max_upload_bytes": 2_000_000}
     chosen = Settings(**(given | settings))
-    with VideoIndex.open(chosen.data, FakeModel(), IndexConfig(decode_timeout_s=30.0)) as index:
+    with VideoIndex.open(chosen.data, model or FakeModel(), IndexConfig(decode_timeout_s=30.0)) as index:
         app = create_app(chosen, index)
         with TestClient(app) as client:
             yield Service(client, index, chosen, media, index.worker())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -98,6 +99,7 @@ def test_every_command_of_the_issue_is_there(vidgrain: Any) -> None:
         "search",
         "videos",
         "jobs",
+        "models",
         "evaluate",
         "convert",
         "train-tiny",
@@ -157,6 +159,32 @@ def test_a_filter_narrows_a_search(vidgrain: Any, clips: Path) -> None:
     assert [r["title"] for r in kept.json["results"]] == ["green"]
     for wrong in ("{", "[1]", '{"title": {"almost": "green"}}'):
         assert vidgrain("search", "anything", "--filter", wrong).status == 2
+
+
+def test_a_search_is_scored_as_asked(vidgrain: Any, clips: Path) -> None:
+    vidgrain("index", clips / "red.mp4", clips / "green.mp4")
+    assert vidgrain("search", "a red circle", "--json").json["effective"]["scorer"] == "aosm"
+    for query in (("a red circle",), ("--video", clips / "red.mp4")):
+        found = vidgrain("search", *query, "--scorer", "max_frame", "--json").json
+        assert found["effective"]["scorer"] == "max_frame"
+        assert [list(hit["grains"]) for hit in found["results"]] == [["frame_sentence"]] * 2
+    refused = vidgrain("search", "a red circle", "--scorer", "tight")
+    assert refused.status == 2 and "'tight'" in refused.err and "aosm, multi_grained" in refused.err
+
+
+def test_models_at_hand_are_listed(vidgrain: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "models" / "broken"
+    broken.mkdir(parents=True)
+    (broken / "config.json").write_text("{}")
+    monkeypatch.setenv("VIDGRAIN_MODELS", os.pathsep.join([str(broken.parent), model]))
+    listed = vidgrain("models", "--json").json
+    assert [one["name"] for one in listed if one["is_served"]] == [model] == [listed[0]["name"]]
+    assert listed[0]["scorers"][0] == "aosm" and listed[0]["error"] is None
+    by_name = {one["name"]: one for one in listed}
+    assert len(by_name) == len(listed), "each is listed once"
+    assert by_name[str(broken)]["error"]["code"] == "checkpoint_mismatch" and by_name["tiny"]["kind"] == "xclip"
+    table = vidgrain("models")
+    assert table.status == 0 and "checkpoint_mismatch" in table.out and "seqTransf" in table.out
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ def test_an_answer_has_everything_a_page_needs(filled: Service) -> None:
     assert first["score"] == pytest.approx(sum(first["explain"]["grains"].values()) / 4, abs=1e-3)
     assert first["score"] > body["results"][1]["score"]
     assert {"encode", "recall", "rerank", "hydrate", "total"} <= set(body["timings_ms"])
+    assert body["effective"]["scorer"] == "aosm"
     assert body["effective"]["recall"] == "ann" and body["effective"]["model"] == "fake"
     moment = first["moments"][0]
     assert 0 <= moment["start_s"] <= moment["best_s"] <= moment["end_s"] <= first["duration_s"] + 1e-6
@@ -88,7 +89,7 @@ def test_both_roots_answer_alike_and_link_to_themselves(filled: Service) -> None
         video = client.get(f"{prefix}/videos").json()["videos"][0]
         assert video["links"]["self"] == f"{prefix}/videos/{video['id']}"
         assert client.get(f"{prefix}/jobs").json()["jobs"][0]["links"]["self"].startswith(f"{prefix}/jobs/")
-        for path in ("/index", "/healthz", "/readyz", "/version"):
+        for path in ("/index", "/scorers", "/models", "/healthz", "/readyz", "/version"):
             assert client.get(f"{prefix}{path}").status_code == 200
 
 

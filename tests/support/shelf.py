@@ -87,9 +87,15 @@ class MemoryShelf:
 
 
 def random_features(
-    rng: np.random.Generator, num_segments: int, num_slots: int = 4, dim: int = 16, segment_s: float = 4.0
+    rng: np.random.Generator,
+    num_segments: int,
+    num_slots: int = 4,
+    dim: int = 16,
+    segment_s: float = 4.0,
+    pooled_dim: int | None = None,
 ) -> list[SegmentFeatures]:
-    """Segments of one video that tile it, each of 1..F normalised random frames; pooled is their normalised mean."""
+    """Segments of one video that tile it, each of 1..F normalised random frames; pooled is their normalised mean, or
+    random numbers of a width of its own."""
     made = []
     for position in range(num_segments):
         start_s = position * segment_s
@@ -97,6 +103,8 @@ def random_features(
         frames = rng.standard_normal((num_frames, dim))
         frames /= np.linalg.norm(frames, axis=1, keepdims=True)
         pooled = frames.mean(0) / np.linalg.norm(frames.mean(0))
+        if pooled_dim is not None:
+            pooled = rng.standard_normal(pooled_dim)
         times_s = tuple(start_s + segment_s * (f + 0.5) / num_frames for f in range(num_frames))
         made.append(
             SegmentFeatures(start_s, start_s + segment_s, times_s, pooled.astype(np.float16), frames.astype(np.float16))

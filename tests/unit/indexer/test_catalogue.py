@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from indexer.rows import Transaction
 from model.errors import ModelError, ShapeError
 from model.types import ModelSpec
 from tests.support.catalogues import MEDIA, SPEC, Clock, add, add_ready, claim, features
+from tests.support.shelf import random_features
 
 OTHER = ModelSpec("other", "fake-2", 16, 4, 8, 32, "mean")
 HOSTILE = [
@@ -404,6 +407,45 @@ def test_features_come_back_bit_for_bit(catalogue: Catalogue) -> None:
         assert back.features.pooled.dtype == back.features.frames.dtype == np.float16
         np.testing.assert_array_equal(back.features.pooled, given.pooled)
         np.testing.assert_array_equal(back.features.frames, given.frames)
+
+
+def test_pooled_vectors_wider_than_frames_come_back_as_they_were(tmp_path: Path) -> None:
+    spec = replace(SPEC, kind="clip2video", pooled_dim=32, has_frame_recall=False, scorers=("clip2video",))
+    good = random_features(np.random.default_rng(1), 3, pooled_dim=32)
+    with Catalogue(tmp_path / "catalogue.sqlite") as catalogue:
+        catalogue.bind_model(spec)
+        added, job = add(catalogue, "a"), claim(catalogue)
+        with pytest.raises(ShapeError, match="32, 16 wide"):
+            catalogue.publish(job, MEDIA, features(1), SPEC.fingerprint)
+        catalogue.publish(job, MEDIA, good, SPEC.fingerprint)
+    with Catalogue(tmp_path / "catalogue.sqlite") as catalogue:
+        assert catalogue.model() == spec
+        back = [segment.features for segment in catalogue.segments(added.video_id)]
+    for one, other in zip(back, good, strict=True):
+        np.testing.assert_array_equal(one.pooled, other.pooled)
+        np.testing.assert_array_equal(one.frames, other.frames)
+
+
+def test_a_folder_from_before_there_were_kinds_opens_as_what_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.sqlite"
+    with Catalogue(path) as catalogue:
+        catalogue.bind_model(SPEC)
+        video_id = add_ready(catalogue, "a")
+    db = sqlite3.connect(path)
+    values = json.loads(db.execute("SELECT value FROM state WHERE key = 'model'").fetchone()[0])
+    assert values["scorers"] == ["aosm", "mean"]
+    for later in ("kind", "pooled_dim", "has_frame_recall", "scorers"):
+        del values[later]
+    for stored in (values, values | {"of_a_later_version": [1]}):
+        db.execute("UPDATE state SET value = ? WHERE key = 'model'", (json.dumps(stored),))
+        db.commit()
+        with Catalogue(path) as catalogue:
+            catalogue.bind_model(SPEC)
+            assert catalogue.model() == ModelSpec("fake", "fake-1", 16, 4, 8, 32, "mean")
+            assert len(catalogue.segments(video_id)) == 2
+            catalogue.remove_video(video_id)
+            video_id = add_ready(catalogue, "a")
+    db.close()
 
 
 def test_a_flipped_bit_in_the_features_is_found_and_named(tmp_path: Path) -> None:

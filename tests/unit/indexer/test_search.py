@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ import torch
 
 from indexer.errors import InvalidQuery
 from indexer.records import SearchAnswer, SearchOptions, SegmentFeatures
-from indexer.search import search
+from indexer.search import _block_size, search
 from indexer.vectors import VectorIndex
-from model.errors import ModelError
-from model.types import GRAINS, Query, Scores, TextFeatures, VideoFeatures
+from model.errors import ModelError, UnknownScorer
+from model.types import GRAINS, ModelSpec, Query, ScorerName, Scores, TextFeatures, VideoFeatures
 from tests.support.fakes import COLOURS, FakeModel
 from tests.support.shelf import MemoryShelf, random_features
 
@@ -76,6 +77,7 @@ def test_the_answer_says_what_was_done() -> None:
     answer = find(shelf_of(**THREE), "red", recall="exact")
     assert (answer.total_indexed, answer.num_candidates, answer.warnings) == (3, 4, ())
     assert answer.effective == {
+        "scorer": "aosm",
         "recall": "exact",
         "candidates": 200,
         "model": "fake",
@@ -87,6 +89,46 @@ def test_the_answer_says_what_was_done() -> None:
     assert answer.timings_ms["total"] == pytest.approx(sum(v for k, v in answer.timings_ms.items() if k != "total"))
     assert [hit.recall_rank for hit in answer.hits] == [None, None, None]
     assert find(shelf_of(**THREE), "red").hits[0].recall_rank == 1
+
+
+@pytest.mark.parametrize("recall", ["ann", "exact"])
+def test_the_scorer_asked_for_is_used_and_named(recall: str) -> None:
+    made = shelf_of(**THREE)
+    answer = find(made, "red", recall=recall, scorer="mean")
+    assert answer.effective["scorer"] == "mean"
+    for hit in answer.hits:
+        assert dict(hit.grains) == {"video_sentence": pytest.approx(hit.score)}
+        assert hit.moments
+    other = find(made, "red", recall=recall)
+    assert other.effective["scorer"] == "aosm" and other.hits[0].score != answer.hits[0].score
+
+
+def test_a_scorer_that_the_model_does_not_allow_is_refused_before_anything_is_read() -> None:
+    class Unread(MemoryShelf):
+        def changes(self, after_seq: int, limit: int = 1000) -> Any:
+            raise AssertionError("the catalogue was read")
+
+    with pytest.raises(UnknownScorer) as refused:
+        find((Unread(), VectorIndex(16, 4)), "red", scorer="tight")
+    assert refused.value.hint == "Use one of aosm, mean, or leave it out."
+
+
+def test_frames_are_not_recalled_where_they_are_no_unit_vectors() -> None:
+    class Raw(FakeModel):
+        @property
+        def spec(self) -> ModelSpec:
+            return replace(super().spec, has_frame_recall=False)
+
+    made = shelf_of(needle=[["blue", "blue", "blue", "red"]], **{f"near{n}": [["purple", "purple"]] for n in range(20)})
+    assert find(made, "red", candidates=2).num_candidates > 2
+    answer = find(made, "red", candidates=2, model=Raw())
+    assert answer.num_candidates == 2
+
+
+def test_pairs_for_a_transformer_come_in_smaller_blocks() -> None:
+    text = MODEL.encode_text(["red green"])
+    assert _block_size(text, "aosm", 12) > _block_size(text, "tight", 12) == 1024
+    assert _block_size(text, "tight", 96) == 128
 
 
 def test_equal_scores_come_in_the_order_of_ids() -> None:
@@ -180,9 +222,9 @@ def test_exact_search_in_blocks_is_the_same_as_at_once(monkeypatch: pytest.Monke
     sizes: list[int] = []
 
     class Watched(FakeModel):
-        def score(self, query: Query, videos: VideoFeatures) -> Scores:
+        def score(self, query: Query, videos: VideoFeatures, scorer: ScorerName | None = None) -> Scores:
             sizes.append(len(videos.pooled))
-            return super().score(query, videos)
+            return super().score(query, videos, scorer)
 
     in_blocks = find(made, "red green", model=Watched(), recall="exact", top_k=60)
     assert sizes == [32, 32, 32, 24]
@@ -202,8 +244,8 @@ class _BrokenModel(FakeModel):
         bad = torch.full_like(features.sentence, math.nan) if self._where == "query" else features.sentence
         return TextFeatures(bad, features.words, features.mask, features.pieces)
 
-    def score(self, query: Query, videos: VideoFeatures) -> Scores:
-        scores = super().score(query, videos)
+    def score(self, query: Query, videos: VideoFeatures, scorer: ScorerName | None = None) -> Scores:
+        scores = super().score(query, videos, scorer)
         total = scores.total.clone()
         total[:, : {"all": None, "first": 1, "query": 0}[self._where]] = math.nan
         return replace(scores, total=total)

@@ -50,6 +50,27 @@ def test_recall_is_the_largest_inner_products_after_the_filter(by_frames: bool, 
         assert list(ids) == by_hand(vectors, query, among, by_frames=by_frames)[:5]
 
 
+@pytest.mark.parametrize("pooled_dim", [8, 32])
+def test_pooled_vectors_may_have_a_width_of_their_own(pooled_dim: int) -> None:
+    rng = np.random.default_rng(4)
+    shelf, vectors = MemoryShelf(), VectorIndex(DIM, SLOTS, pooled_dim=pooled_dim)
+    assert vectors.features(np.empty(0, np.int64)).pooled.shape == (0, pooled_dim)
+    for number in range(12):
+        shelf.publish(f"v{number}", random_features(rng, 2, pooled_dim=pooled_dim))
+    vectors.follow(shelf)
+    query = rng.standard_normal((1, pooled_dim)).astype(np.float32)
+    expected = by_hand(vectors, query[0], vectors.all_ids(), by_frames=False)
+    assert list(vectors.recall(query, 24).segment_ids[0]) == expected
+    by_frame = by_hand(vectors, queries(1)[0], vectors.all_ids(), by_frames=True)
+    assert list(vectors.recall_frames(queries(1), 24).segment_ids[0]) == by_frame
+    shelf.remove("v3")
+    vectors.follow(shelf)
+    segment = shelf.segments("v7")[1]
+    block = vectors.features(np.array([segment.id]))
+    assert (block.pooled[0] == segment.features.pooled).all()
+    assert (block.frames[0][block.mask[0]] == segment.features.frames).all()
+
+
 def test_asking_for_more_than_there_is_gives_what_there_is() -> None:
     _, vectors = filled(3)
     allowed = vectors.all_ids()[:2]

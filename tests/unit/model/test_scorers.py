@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from model.errors import UnknownScorer
+from model.installed import SCORERS_OF
 from model.kernels.aosm_reference import Mixing, four_grains
 from model.kernels.mean_max import mean_max_grains
-from model.scorers import Parts, shared_score
+from model.scorers import SCORERS, SHARED_SCORERS, Parts, choose_scorer, frame_relevance, shared_score
+from model.types import ScorerName
 
 T, V, W, F, D = 2, 3, 4, 5, 6
 
@@ -62,7 +67,6 @@ def test_maxsim_is_late_interaction(given: Parts, mixing: Mixing) -> None:
         assert mixing.local_DD is not None
         sims = torch.stack([torch.stack([word @ mixing.local_DD @ frame for frame in frames]) for word in words])
         torch.testing.assert_close(found.total[t, v], sims.amax(1).mean())
-        torch.testing.assert_close(found.frame_relevance[t, v, : len(frames)], sims.amax(0))
 
 
 def test_multi_grained_weighs_everything_the_same(given: Parts) -> None:
@@ -98,3 +102,38 @@ def test_mean_max_takes_the_best_of_one_axis_and_the_mean_of_the_other(given: Pa
         torch.testing.assert_close(found[t, v, 1], torch.stack([word @ given.pooled[v] for word in words]).mean())
     unmasked = mean_max_grains(*features).grains_TV4
     assert not np.allclose(found.numpy(), unmasked.numpy())
+
+
+def test_a_scorer_is_chosen_by_name_or_is_the_first_that_fits_the_query() -> None:
+    scorers: tuple[ScorerName, ...] = ("tight", "mean", "aosm")
+    assert choose_scorer(scorers, None, is_clip=False) == "tight"
+    assert choose_scorer(scorers, None, is_clip=True) == "mean"
+    assert choose_scorer(scorers, "aosm", is_clip=True) == "aosm"
+    with pytest.raises(UnknownScorer, match="sentences only") as refused:
+        choose_scorer(scorers, "tight", is_clip=True)
+    assert refused.value.hint == "Use one of mean, aosm, or leave it out."
+    for unknown in ("clip2video", "", "AOSM"):
+        with pytest.raises(UnknownScorer, match="none that"):
+            choose_scorer(scorers, unknown, is_clip=False)
+
+
+def test_every_kind_of_model_has_a_scorer_for_sentences_and_one_for_clips() -> None:
+    for scorers in SCORERS_OF.values():
+        for is_clip in (False, True):
+            assert choose_scorer(scorers, None, is_clip=is_clip) in SCORERS
+
+
+@pytest.mark.parametrize("scorer", SHARED_SCORERS)
+def test_a_sentence_is_supported_by_the_frames_that_are_like_it(given: Parts, scorer: ScorerName) -> None:
+    relevance = shared_score(scorer, given, Mixing()).frame_relevance
+    for t, v, _, frames in pairs(given):
+        torch.testing.assert_close(relevance[t, v, : len(frames)], torch.stack(frames) @ given.whole[t])
+        assert torch.isneginf(relevance[t, v, len(frames) :]).all()
+
+
+def test_a_clip_is_supported_by_the_frames_that_are_like_one_of_its_own(given: Parts) -> None:
+    relevance = frame_relevance(replace(given, is_clip=True))
+    for t, v, own, frames in pairs(given):
+        best = (torch.stack(own) @ torch.stack(frames).T).amax(0)
+        whole = torch.stack(frames) @ given.whole[t]
+        torch.testing.assert_close(relevance[t, v, : len(frames)], 0.5 * (whole + best))

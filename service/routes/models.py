@@ -1,0 +1,26 @@
+"""/scorers and /models: what searches may be scored by, and which models are at hand."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from model.installed import installed_models
+from service.answers import ModelAnswer, ModelList, ScorerList
+from service.routes.responses import problems
+from service.running import TheRunning
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/scorers", responses=problems())
+def scorers(running: TheRunning) -> ScorerList:
+    """What `scorer` of a search may be, with the model that is served."""
+    return ScorerList.of(running.index.model.spec)
+
+
+@router.get("/models", responses=problems())
+def models(running: TheRunning) -> ModelList:
+    """The model that is served, and those that `VIDGRAIN_MODEL` could name instead; a damaged one with its error."""
+    spec = running.index.model.spec
+    others = [model for model in installed_models(running.settings.models) if not model.is_called(spec.name)]
+    return ModelList(models=[ModelAnswer.served(spec), *(ModelAnswer.of(model) for model in others)])
