@@ -131,6 +131,13 @@ class Backbone(nn.Module):
         projection = getattr(self._towers.visual, "proj", None)
         return projection if isinstance(projection, Tensor) else None
 
+    def checkpoint_gradients(self) -> None:
+        """While training, compute each block of both towers again in the backward pass instead of keeping what it made.
+
+        Memory for time, the same gradients. Transformers can; a ResNet tower keeps all as before.
+        """
+        self._towers.set_grad_checkpointing(True)
+
     @property
     def _towers(self) -> Any:
         return self.clip
@@ -163,18 +170,31 @@ def weight_tags(architecture: str) -> list[str]:
     return list(open_clip.list_pretrained_tags_by_model(architecture))
 
 
+def model_config(architecture: str) -> dict[str, Any]:
+    """open_clip's configuration of an architecture's towers."""
+    return dict(open_clip.get_model_config(architecture) or {})
+
+
+def cached_weights() -> list[tuple[str, str]]:
+    """(architecture, tag) of published weights that lie in the hub's local cache; fetches nothing."""
+    pairs = [(str(architecture), str(tag)) for architecture, tag in open_clip.list_pretrained()]
+    return [pair for pair in pairs if _cached(str(open_clip.get_pretrained_cfg(*pair).get("hf_hub", ""))) is not None]
+
+
 def build_backbone(
     architecture: str | Mapping[str, Any],
     *,
     weights: Path | str | None = None,
     merges: Path | None = None,
     preprocess: Preprocess | None = None,
+    tokenizer_folder: Path | None = None,
 ) -> Backbone:
     """Build towers, tokenizer and preprocessing; float32 on the CPU, in eval mode.
 
     architecture: a name of open_clip, or a model configuration of its format. weights: a tag of published weights
     (a str), a file (a Path), or None for random ones. merges: a byte-pair vocabulary of one's own.
-    preprocess: overrides what the configuration and the weights say.
+    preprocess: overrides what the configuration and the weights say. tokenizer_folder: where the files of a tokenizer
+    of the transformers library lie, if one is asked for; else its name is looked up.
     Raises: UnknownModel, TokenizerUnavailable, WeightsUnavailable, CheckpointMismatch.
     """
     if isinstance(architecture, str):
@@ -186,12 +206,13 @@ def build_backbone(
         model_cfg, published = deepcopy(dict(architecture)), {}
         if isinstance(weights, str):
             raise UnknownModel(f"weights {weights!r} are a tag, and a configuration has none.")
-    tokenizer = _build_tokenizer(model_cfg, merges)
+    tokenizer = _build_tokenizer(model_cfg, merges, tokenizer_folder)
     file = _fetch(architecture, weights, published) if isinstance(weights, str) else weights
     clip = _build_clip(model_cfg)
     if file is not None:
         _load_weights(clip, file)
-    _warn_of_activation(model_cfg, architecture, weights, published)
+    if isinstance(architecture, str):
+        _warn_of_activation(model_cfg, architecture, weights, published)
     if isinstance(architecture, str) and not published:
         published = _agreed_preprocess(architecture)
     chosen = preprocess or _preprocess_of(clip, published)
@@ -252,7 +273,7 @@ def _build_clip(model_cfg: dict[str, Any]) -> nn.Module:
 
 def _warn_of_activation(
     model_cfg: Mapping[str, Any],
-    architecture: str | Mapping[str, Any],
+    architecture: str,
     weights: Path | str | None,
     published: Mapping[str, Any],
 ) -> None:
@@ -289,13 +310,13 @@ def _preprocess_of(clip: Any, published: Mapping[str, Any]) -> Preprocess:
     )
 
 
-def _build_tokenizer(model_cfg: Mapping[str, Any], merges: Path | None) -> Tokenizer:
+def _build_tokenizer(model_cfg: Mapping[str, Any], merges: Path | None, folder: Path | None) -> Tokenizer:
     text_cfg = model_cfg["text_cfg"]
     # a reduction mask drops words of long texts at random: of use in training open_clip's way only
     options = {k: v for k, v in text_cfg.get("tokenizer_kwargs", {}).items() if k != "reduction_mask"}
     named = text_cfg.get("hf_tokenizer_name")
     if named and merges is None:
-        return _transformers_tokenizer(text_cfg, named, options)
+        return _transformers_tokenizer(text_cfg, str(folder or named), options)
     tokenizer = bpe_tokenizer(merges, **options)
     room = int(text_cfg.get("vocab_size", 49408))
     if tokenizer.vocab_size > room:
@@ -313,7 +334,7 @@ def _transformers_tokenizer(text_cfg: Mapping[str, Any], named: str, options: di
     mode = text_cfg.get("tokenizer_mode")
     if mode:
         raise TokenizerUnavailable(f"the tokenizer {named} works in mode {mode!r}, which isn't served.", hint)
-    if not _is_reachable(huggingface_hub.constants.ENDPOINT):
+    if Path(named).is_dir() or not _is_reachable(huggingface_hub.constants.ENDPOINT):
         options = {**options, "local_files_only": True}
     try:
         wrapper = HFTokenizer(named, context_length=text_cfg.get("context_length", 77), **options)
@@ -382,7 +403,7 @@ def _load_weights(clip: nn.Module, file: Path) -> None:
     except Exception as error:  # every reader fails in its own way: safetensors, pickle, zip, and load_state_dict
         if isinstance(error, AssertionError) or "size mismatch" in str(error):
             raise CheckpointMismatch(f"{file} doesn't fit the architecture: {error}") from error
-        raise WeightsUnavailable(f"the weights at {file} can't be read: {error}.") from error
+        raise WeightsUnavailable(f"the weights at {file} can't be read: {str(error).split(' Re-run')[0]}.") from error
     missing, unexpected = (list(result.missing_keys), list(result.unexpected_keys)) if result else ([], [])
     if missing or unexpected:
         raise CheckpointMismatch(

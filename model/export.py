@@ -21,6 +21,7 @@ from model.layouts import Layout, from_official, head_names, tower_config, tower
 from model.layouts_hf import hf_config, tower_options
 from model.networks import Network, PooledNetwork, XClipNetwork
 from model.preprocess import Preprocess
+from model.published_pixels import from_hugging_face, to_hugging_face
 from model.temporal import MeanTemporal
 
 _UNSAID = {"head_width": 64, "mlp_ratio": 4.0}
@@ -30,7 +31,7 @@ _TEXT = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "l
 
 
 def export_state(network: Network, layout: Layout, *, has_config: bool = False) -> dict[str, Tensor]:
-    """The network's tensors in a layout, float32; has_config: Hugging Face's config.json is written beside them.
+    """The network's tensors in a layout, float32; has_config: Hugging Face's configurations are written beside.
 
     Of layouts that hold towers only, a head that is the identity is left behind without a word.
     Raises: CheckpointMismatch naming what the layout can't hold.
@@ -50,8 +51,10 @@ def export_state(network: Network, layout: Layout, *, has_config: bool = False) 
     plain = plain_config(backbone.model_cfg)
     options = tower_options(*([hf_config(plain)] if has_config else []))
     problems = _differences(plain, tower_config(state, **options))
-    usual = Preprocess(image_size=backbone.image_size)
-    problems += _differences(backbone.preprocess.as_dict(), usual.as_dict())
+    read = Preprocess(image_size=backbone.image_size)
+    if layout == "hugging_face" and has_config:
+        read = from_hugging_face(to_hugging_face(backbone.preprocess), backbone.image_size, "preprocessor_config.json")
+    problems += _differences(backbone.preprocess.as_dict(), read.as_dict())
     if layout == "official":
         config = config_of(network)
         told = config_of_state(state, backbone.model_cfg, num_words=config.num_words, num_frames=config.num_frames)

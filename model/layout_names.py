@@ -67,6 +67,10 @@ PASSED_OVER = (
         "sizes that OpenAI's archive carries beside its weights; the weights' shapes tell them",
     ),
     PassedOver(
+        re.compile(r"(text\.)?(transformer\.resblocks\.\d+\.)?attn_mask"),
+        "the causal mask, which a TorchScript archive may carry; towers make their own",
+    ),
+    PassedOver(
         re.compile(r"(text|vision)_model\.embeddings\.position_ids"),
         "a buffer that counts 0, 1, 2, ...; older releases of transformers saved it",
     ),

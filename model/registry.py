@@ -2,7 +2,8 @@
 
 Names: "tiny" (bundled), a folder with config.json and model.safetensors, "ARCH/TAG" (weights that open_clip publishes),
 "ARCH/path/to/weights" (a CLIP, or an official X-CLIP, CLIP4Clip or CLIP2Video state dict), or just the path of such
-weights, or of a folder of Hugging Face's, where they tell their architecture. It reads no environment variable.
+weights, of OpenAI's TorchScript archive, or of a hub folder of open_clip's or Hugging Face's, where they tell their
+architecture. It reads no environment variable.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ from model.errors import CheckpointMismatch, DeviceUnavailable, UnknownModel, We
 from model.heads.clip2video import Clip2VideoConfig
 from model.heads.multi_grained import GrainOptions
 from model.heads.tight import TightHead
+from model.layout_names import TOWERS_PREFIX, passed_over
 from model.layouts import Layout, layout_of, to_official
 from model.networks import Clip2VideoNetwork, MaskReading, Network, PooledNetwork, TightNetwork, XClipNetwork
 from model.preprocess import Preprocess
-from model.published import WEIGHT_SUFFIXES, is_published, read_published
+from model.published import WEIGHT_SUFFIXES, is_published, open_clip_weights, read_open_clip, read_published
 from model.spec import fingerprint
 from model.temporal import build_temporal
+from model.torchscript import is_torchscript
 from model.types import ModelSpec
 from model.video_text_model import ServedModel
 
@@ -51,7 +54,8 @@ DEFAULT_NUM_WORDS = 32
 DEFAULT_NUM_FRAMES = 12
 NAME_HINT = (
     "A name is 'tiny', a folder with config.json and model.safetensors, ARCH/TAG such as "
-    "ViT-B-32-quickgelu/openai, ARCH/path/to/weights, or the path of weights that tell their architecture."
+    "ViT-B-32-quickgelu/openai, ARCH/path/to/weights, or the path of weights that tell their architecture: an official "
+    "state dict, OpenAI's ViT-B-32.pt, a folder with open_clip_config.json, or one of Hugging Face's."
 )
 
 
@@ -60,8 +64,12 @@ def load_model(
 ) -> ServedModel:
     """Load a model by its name, float32, ready to encode.
 
-    device: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N". num_frames: F of models whose weights
-    don't settle it (default 12). masks: how padding is read; None: as the weights were trained.
+    name: "tiny"; one of our folders; ARCH/TAG or ARCH/path/to/weights; or a path that tells its architecture: an
+    official state dict, CLIP as OpenAI released it (ViT-B-32.pt), a folder with open_clip_config.json, one of Hugging
+    Face's.
+    device: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N". num_frames: F of models whose weights don't
+    settle it (default 12). masks: how padding is read ("official": let in, as the papers' code does); None: as the
+    weights were trained, which of a CLIP means served.
     Raises: UnknownModel, WeightsUnavailable, TokenizerUnavailable, CheckpointMismatch, DeviceUnavailable.
     """
     chosen = find_device(device)
@@ -74,15 +82,17 @@ def load_network(name: str, *, num_frames: int | None = None, masks: MaskReading
     if num_frames is not None and num_frames < 1:
         raise UnknownModel(f"{num_frames} frame slots were asked for; at least 1 is needed.")
     folder = TINY_FOLDER if name == "tiny" else Path(name)
+    if name and (weights := open_clip_weights(folder)):
+        return _load_open_clip(weights, num_frames, masks)
     if name and is_published(folder):
         return _load_published(folder, num_frames, masks)
     if (folder / CONFIG_FILE).is_file():
         return _load_folder(folder, num_frames, masks)
     if name == "tiny":
         raise WeightsUnavailable(f"the bundled model is not at {folder}.", "Install the package again.")
-    architecture, _, weights = name.partition("/")
-    if architecture in architectures() and weights:
-        return _load_architecture(architecture, weights, num_frames, masks)
+    architecture, _, tag = name.partition("/")
+    if architecture in architectures() and tag:
+        return _load_architecture(architecture, tag, num_frames, masks)
     if folder.suffix in WEIGHT_SUFFIXES:
         raise WeightsUnavailable(f"there are no weights at {name}.", OFFLINE_HINT)
     if folder.is_dir():
@@ -159,7 +169,7 @@ def _load_folder(folder: Path, num_frames: int | None, masks: MaskReading | None
 
 def _load_architecture(architecture: str, weights: str, num_frames: int | None, masks: MaskReading | None) -> Network:
     if weights in weight_tags(architecture):
-        return _zero_shot(build_backbone(architecture, weights=weights), num_frames)
+        return _zero_shot(build_backbone(architecture, weights=weights), num_frames, masks)
     file = Path(weights)
     if not file.is_file():
         if file.suffix in WEIGHT_SUFFIXES or "/" in weights:
@@ -168,9 +178,15 @@ def _load_architecture(architecture: str, weights: str, num_frames: int | None, 
         raise UnknownModel(f"{architecture} has no published weights {weights!r}.", f"It has: {tags}.")
     state = read_state(file)
     layout = _layout(state)
-    if layout == "open_clip":
-        return _zero_shot(build_backbone(architecture, weights=file), num_frames)
+    if layout == "open_clip" and not is_torchscript(file):
+        return _zero_shot(build_backbone(architecture, weights=file), num_frames, masks)
     backbone = build_backbone(architecture)
+    if layout == "open_clip":  # of an archive the door to open_clip has only the tensors
+        network = _zero_shot(backbone, num_frames, masks)
+        skipped = passed_over(state)
+        towers = {TOWERS_PREFIX + name: value for name, value in state.items() if name not in skipped}
+        load_state(network, towers, weights, is_head_optional=True)
+        return network
     if layout != "hugging_face" and not backbone.model_cfg.get("quick_gelu", False):
         log.warning("%s weights expect QuickGELU, and %s has none: use %s-quickgelu", layout, weights, architecture)
     official = state if layout == "official" else to_official(state)
@@ -179,8 +195,25 @@ def _load_architecture(architecture: str, weights: str, num_frames: int | None, 
 
 def _load_published(path: Path, num_frames: int | None, masks: MaskReading | None) -> Network:
     found = read_published(path)
-    backbone = build_backbone(found.model_cfg, merges=found.merges)
+    backbone = build_backbone(found.model_cfg, merges=found.merges, preprocess=found.preprocess)
     return _load_official(backbone, found.state, found.layout, str(path), num_frames, masks)
+
+
+def _load_open_clip(weights: Path, num_frames: int | None, masks: MaskReading | None) -> Network:
+    found = read_open_clip(weights)
+    try:
+        backbone = build_backbone(
+            found.model_cfg,
+            weights=found.weights,
+            merges=found.merges,
+            preprocess=found.preprocess,
+            tokenizer_folder=found.tokenizer,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointMismatch(
+            f"{found.config_file} describes towers that can't be built: {type(error).__name__}: {error}."
+        ) from error
+    return _zero_shot(backbone, num_frames, masks)
 
 
 def _load_official(
@@ -194,7 +227,7 @@ def _load_official(
     """Towers and whatever head an official state dict has. Bare CLIP weights serve zero-shot; the papers' own without
     a head, and Hugging Face's, which a CLIP4Clip was released in, are a CLIP4Clip that pools by the mean."""
     if layout in ("openai", "open_clip"):
-        network = _zero_shot(backbone, num_frames)
+        network = _zero_shot(backbone, num_frames, masks)
     else:
         words = min(DEFAULT_NUM_WORDS, backbone.context_length)
         frames = num_frames or DEFAULT_NUM_FRAMES
@@ -213,7 +246,7 @@ def _layout(state: Mapping[str, Tensor]) -> Layout:
         return "official" if any(key.startswith("clip.") for key in state) else "open_clip"
 
 
-def _zero_shot(backbone: Backbone, num_frames: int | None) -> Network:
+def _zero_shot(backbone: Backbone, num_frames: int | None, masks: MaskReading | None) -> Network:
     """Towers alone: mean pooling over time and identity mixing."""
     config = CheckpointConfig(
         model_cfg=backbone.model_cfg,
@@ -221,7 +254,7 @@ def _zero_shot(backbone: Backbone, num_frames: int | None) -> Network:
         num_frames=num_frames or DEFAULT_NUM_FRAMES,
         preprocess=backbone.preprocess.as_dict(),
     )
-    return _assemble(backbone, config, None)
+    return _assemble(backbone, _read_as(config, masks), None)
 
 
 def _assemble(backbone: Backbone, config: CheckpointConfig, positions: int | None) -> Network:

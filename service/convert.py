@@ -22,6 +22,8 @@ from model.export import export_state, plain_config, without_head
 from model.layouts import Layout
 from model.layouts_hf import hf_config
 from model.networks import Network
+from model.published import PIXELS_FILE
+from model.published_pixels import to_hugging_face
 from model.registry import DEFAULT_NUM_FRAMES, DEFAULT_NUM_WORDS, load_network
 from service.settings import InvalidSettings
 
@@ -128,7 +130,9 @@ def _write_layout(partial: Path, network: Network, layout: Layout, suffix: str, 
     partial.mkdir()
     (partial / TENSORS_FILE).write_bytes(content)
     config = hf_config(plain_config(network.backbone.model_cfg))
-    (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    pixels = to_hugging_face(network.backbone.preprocess)
+    for name, values in ((CONFIG_FILE, config), (PIXELS_FILE, pixels)):
+        (partial / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     if network.backbone.merges_path is not None:
         (partial / MERGES_FILE).write_bytes(network.backbone.merges_path.read_bytes())
     return len(state)

@@ -29,6 +29,7 @@ from service.cli import main
 from service.convert import TARGETS, Target, convert
 from service.settings import InvalidSettings
 from tests.unit.model.small import VOCAB_SIZE, small_network_of, write_merges
+from tests.unit.model.torchscript_files import save_archive, small_clip
 
 # heads 64 wide and QuickGELU, as the papers' code takes for granted
 PLAIN: dict[str, Any] = {
@@ -152,6 +153,52 @@ def test_with_its_architecture_named_every_layout_loads(
         assert (again.kind, again.num_words, again.num_frames) == (kind, 16, 12)
         assert_same_weights(again.backbone, network.backbone)  # type: ignore[arg-type]
     assert not caplog.records
+
+
+def test_an_archive_that_tells_no_size_loads_by_its_architecture(
+    architecture: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TorchScript of open_clip's own CLIP: the names alone; OpenAI's has the sizes beside them."""
+    clip = small_clip(open_clip.get_model_config(architecture), has_sizes=False)
+    file = tmp_path / "scripted.pt"
+    save_archive(clip, file)
+    with pytest.raises(CheckpointMismatch, match="GELU or QuickGELU"):
+        convert(str(file), tmp_path / "no")
+    convert(str(file), tmp_path / "ours", architecture=architecture)
+    loaded = load_network(str(tmp_path / "ours")).backbone.clip.state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in clip.state_dict().items())
+    save_archive(torch.nn.Linear(2, 2), tmp_path / "other.pt")
+    with pytest.raises(CheckpointMismatch, match=r"unknown \(clip\.bias, clip\.weight\)"):
+        convert(str(tmp_path / "other.pt"), tmp_path / "no", architecture=architecture)
+    save_archive(small_clip(open_clip.get_model_config(architecture)), tmp_path / "openai.pt")
+    convert(str(tmp_path / "openai.pt"), tmp_path / "theirs", architecture=architecture)
+    assert load_network(str(tmp_path / "theirs")).kind == "xclip" and not caplog.records
+
+
+def test_openais_archive_and_a_folder_of_open_clip_are_sources(tmp_path: Path) -> None:
+    write_merges(tmp_path)
+    clip = small_clip(PLAIN).half()
+    save_archive(clip, tmp_path / "ViT-S.pt")
+    done = convert(str(tmp_path / "ViT-S.pt"), tmp_path / "halves", dtype="fp16")
+    assert (done.layout, done.kind) == ("vidgrain", "xclip")
+    written = load_file(tmp_path / "halves" / "model.safetensors")
+    names = clip.state_dict().keys() - {"input_resolution", "context_length", "vocab_size"}
+    assert all(torch.equal(written[f"clip.{name}"], clip.state_dict()[name]) for name in names)
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    convert(str(tmp_path / "ViT-S.pt"), hub / "open_clip_model.safetensors", to="open_clip")
+    pixels = {"mean": [0.5, 0.5, 0.5], "resize_mode": "squash"}
+    (hub / "open_clip_config.json").write_text(json.dumps({"model_cfg": PLAIN, "preprocess_cfg": pixels}))
+    write_merges(hub)
+    convert(str(hub), tmp_path / "ours")
+    ours = load_network(str(tmp_path / "ours"))
+    assert ours.backbone.preprocess.resize_mode == "squash" and ours.backbone.preprocess.mean == (0.5, 0.5, 0.5)
+    with pytest.raises(CheckpointMismatch, match=r"mean is \[0\.5, 0\.5, 0\.5\] and would be"):
+        convert(str(hub), tmp_path / "file.safetensors", to="hugging_face")
+    convert(str(hub), tmp_path / "hf", to="hugging_face")
+    again = load_network(str(tmp_path / "hf"))
+    assert again.backbone.preprocess == ours.backbone.preprocess
+    assert_same_weights(again.backbone, ours.backbone)  # type: ignore[arg-type]
 
 
 def test_a_folder_of_hugging_face_holds_heads_and_activation(tmp_path: Path) -> None:
