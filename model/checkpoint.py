@@ -20,11 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from model.difference_temporal import DifferenceTemporal
 from model.errors import CheckpointMismatch, WeightsUnavailable
 from model.heads.clip2video import Clip2VideoConfig
 from model.heads.multi_grained import GrainOptions
 from model.networks import Clip2VideoNetwork, MaskReading, Network, TightNetwork, XClipNetwork
 from model.temporal import LstmTemporal, TemporalKind, TransformerTemporal
+from model.torchscript import is_torchscript, read_torchscript
 from model.types import HeadKind
 
 FORMAT = "vidgrain-2"
@@ -45,6 +47,7 @@ MIXING_KEYS = (
     "frame_mat_weight2",
 )
 POSITIONS_KEY = "frame_position_embeddings.weight"
+DIFFERENCE_KEY = "type_position_embeddings.weight"
 
 # our network's prefix -> the files' prefix; the first that fits counts
 _PREFIXES = (
@@ -115,6 +118,9 @@ def config_of(network: Network) -> CheckpointConfig:
     temporal = TemporalConfig()
     if isinstance(encoder, LstmTemporal):
         temporal = TemporalConfig("seqLSTM")
+    elif isinstance(encoder, DifferenceTemporal):
+        blocks = encoder.transformerClip
+        temporal = TemporalConfig("TDB", layers=len(blocks.resblocks), heads=blocks.heads)
     elif isinstance(encoder, TransformerTemporal):
         stack = encoder.transformer
         temporal = TemporalConfig("seqTransf", layers=len(stack.resblocks), heads=stack.heads)
@@ -223,7 +229,7 @@ def _head_from(values: dict[str, Any], embed_dim: int) -> tuple[HeadKind, HeadCo
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a pickled state dict read without running its code; float32.
+    """The tensors of a .safetensors file, a pickled state dict or a TorchScript archive, whose code isn't run; float32.
 
     Raises: WeightsUnavailable if the file is absent, damaged, or of a kind that can't be read safely.
     """
@@ -232,12 +238,14 @@ def read_state(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             state: Any = load_file(file)
+        elif is_torchscript(file):
+            state = read_torchscript(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise WeightsUnavailable(
-            f"the weights at {file} can't be read: {str(error).splitlines()[0] if str(error) else error!r}",
-            "A .safetensors file or a plain state dict is needed; a TorchScript archive isn't one.",
+            f"the weights at {file} can't be read: {_reason(error)}",
+            "A .safetensors file, a plain state dict or a TorchScript archive is needed.",
         ) from error
     for wrapper in ("state_dict", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
@@ -246,6 +254,12 @@ def read_state(file: Path) -> dict[str, Tensor]:
         raise WeightsUnavailable(f"the weights at {file} aren't a state dict (names to tensors).")
     plain = {str(key).removeprefix("module."): value for key, value in state.items()}
     return {key: value.float() if value.is_floating_point() else value for key, value in plain.items()}
+
+
+def _reason(error: Exception) -> str:
+    """The line that says why; PyTorch's own advice on pickles, to let them run, is left out."""
+    lines = str(error).partition("WeightsUnpickler error:")[2].split("\n") if "WeightsUnpickler" in str(error) else []
+    return next((line for line in [*lines, *str(error).split("\n")] if line.strip()), repr(error)).strip()
 
 
 def file_key(key: str) -> str:
@@ -295,7 +309,7 @@ def config_of_state(
     temporal = TemporalConfig()
     layers = _num_blocks(state, "transformerClip.")
     if layers:
-        temporal = TemporalConfig("seqTransf", layers=layers)
+        temporal = TemporalConfig("TDB" if DIFFERENCE_KEY in state else "seqTransf", layers=layers)
     elif any(key.startswith("lstm_visual.") for key in state):
         temporal = TemporalConfig("seqLSTM")
     if "word_logit_weight" in state and "frame_logit_weight" in state:
@@ -304,7 +318,7 @@ def config_of_state(
     head: HeadConfig = None
     if any(key in state for key in MIXING_KEYS):
         kind, head = "xclip", GrainOptions()
-    elif "weight_center" in state or "type_position_embeddings.weight" in state:
+    elif "weight_center" in state or DIFFERENCE_KEY in state:
         kind, head = "clip2video", _clip2video_of(state, int(model_cfg["embed_dim"]), layers)
     elif any(key.startswith("cross.") for key in state):
         places = state.get("cross.embeddings.position_embeddings.weight")
@@ -316,7 +330,7 @@ def config_of_state(
 
 
 def _clip2video_of(state: Mapping[str, Tensor], embed_dim: int, layers: int) -> Clip2VideoConfig:
-    has_differences = "type_position_embeddings.weight" in state
+    has_differences = DIFFERENCE_KEY in state
     has_context = any(key.startswith("actionClip.") for key in state)
     difference = "plain"
     if any(key.startswith("frame2t_attention.") for key in state):

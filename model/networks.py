@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from model.backbone import Backbone
+from model.difference_temporal import DifferenceTemporal
 from model.errors import UnknownScorer
 from model.heads.clip2video import OFFICIAL, BranchVectors, Clip2VideoConfig, Clip2VideoHead
 from model.heads.multi_grained import GrainOptions, MultiGrainedHead
@@ -140,16 +141,14 @@ class Network(nn.Module, ABC):
                 f"the scorer {name!r} doesn't work on features of {self.kind}.", f"Use {', '.join(self.scorers)}."
             )
         if name in SHARED_SCORERS:
-            return shared_score(name, _parts(query, videos), self._mixing_for(query), self.temperature)
+            mixing = Mixing() if isinstance(query, VideoFeatures) else self.mixing()
+            return shared_score(name, _parts(query, videos), mixing, self.temperature)
         return self._own_score(query, videos)
 
     @property
     def temperature(self) -> float | Tensor:
         """AOSM's, dimensionless."""
         return GrainOptions().temperature
-
-    def _mixing_for(self, query: Query) -> Mixing:
-        return Mixing() if isinstance(query, VideoFeatures) else self.mixing()
 
     def _own_score(self, query: Query, videos: VideoFeatures) -> Scores:
         raise NotImplementedError(f"{self.kind} has no scorer of its own")
@@ -189,7 +188,10 @@ class XClipNetwork(Network):
 
     def start_from_clip(self) -> None:
         """The temporal transformer from the text tower; mixing is the identity from the start."""
-        initialise_from_text_tower(self.temporal, *self.backbone.text_blocks())
+        if isinstance(self.temporal, DifferenceTemporal):
+            self.temporal.start_from_clip(*self.backbone.text_blocks())
+        else:
+            initialise_from_text_tower(self.temporal, *self.backbone.text_blocks())
 
     def mixing(self) -> Mixing:
         """The eight matrices."""
@@ -199,6 +201,17 @@ class XClipNetwork(Network):
     def temperature(self) -> float | Tensor:
         """The head's own, learnt or not."""
         return self.head.temperature()
+
+    def score(self, query: Query, videos: VideoFeatures, scorer: ScorerName | None = None) -> Scores:
+        """As Network.score; a head of other options than the paper's scores sentences as it was trained."""
+        found = super().score(query, videos, scorer)
+        if scorer not in (None, "aosm") or isinstance(query, VideoFeatures) or self.head.is_the_papers:
+            return found
+        given = _parts(query, videos)
+        grains_TV4 = self.head(
+            given.whole, given.parts, given.pooled, given.frames, given.parts_mask, given.frames_mask
+        ).grains_TV4
+        return Scores(self.head.total(grains_TV4), grains_TV4, found.frame_relevance)
 
     def _sentence_vectors(self, query: TextFeatures) -> Tensor:
         return query.sentence.float() @ self.head.global_mat_weight
@@ -246,7 +259,7 @@ class TightNetwork(Network):
     """
 
     kind = "tight"
-    scorers = ("tight", "aosm", "multi_grained", "maxsim", "max_frame", "mean")
+    scorers = ("tight", "mean", "max_frame", "maxsim", "multi_grained", "aosm")
 
     def __init__(
         self,
@@ -385,7 +398,8 @@ def _parts(query: Query, videos: VideoFeatures) -> Parts:
     else:
         whole, parts = query.sentence, query.words
     unit = [normalize(x.float(), dim=-1) for x in (whole, parts, videos.pooled, videos.frames)]
-    return Parts(unit[0], unit[1], query.mask, unit[2], unit[3], videos.mask)
+    is_clip = isinstance(query, VideoFeatures)
+    return Parts(unit[0], unit[1], query.mask, unit[2], unit[3], videos.mask, is_clip)
 
 
 def _joined(vectors: BranchVectors) -> Tensor:

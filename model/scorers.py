@@ -8,24 +8,29 @@ Sources: mean CLIP4Clip, arXiv:2104.08860; maxsim ColBERT, arXiv:2004.12832; gra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
+from model.errors import UnknownScorer
 from model.kernels.aosm_reference import TEMPERATURE, Mixing, four_grains
 from model.types import GRAINS, ScorerName, Scores
 
 
 @dataclass(frozen=True, slots=True)
 class ScorerInfo:
-    """What a scorer compares, in a sentence for people, and the names of the parts it tells of a score."""
+    """What a scorer compares, in a sentence for people, and the names of the parts it tells of a score.
+
+    takes_clips: whether the query may be a clip; else only a sentence.
+    """
 
     name: ScorerName
     about: str
     parts: tuple[str, ...]
+    takes_clips: bool = True
 
 
 def _table(*infos: ScorerInfo) -> Mapping[ScorerName, ScorerInfo]:
@@ -39,7 +44,9 @@ SCORERS = _table(
     ScorerInfo("max_frame", "The sentence with its best single frame.", ("frame_sentence",)),
     ScorerInfo("mean", "The sentence with the pooled video: CLIP4Clip's score.", ("video_sentence",)),
     ScorerInfo("clip2video", "CLIP2Video: its global and its aligned branch, mixed.", ("global", "aligned")),
-    ScorerInfo("tight", "CLIP4Clip tightTransf: sentence and frames read together by a transformer.", ("joint",)),
+    ScorerInfo(
+        "tight", "CLIP4Clip tightTransf: sentence and frames read together by a transformer.", ("joint",), False
+    ),
 )
 """Every scorer there is; `ModelSpec.scorers` says which of them a model's features allow."""
 
@@ -47,10 +54,25 @@ SHARED_SCORERS: tuple[ScorerName, ...] = ("aosm", "multi_grained", "maxsim", "ma
 """Those that need only a sentence, words, a pooled vector and frames."""
 
 
+def choose_scorer(scorers: Sequence[ScorerName], asked: str | None, *, is_clip: bool) -> ScorerName:
+    """The scorer that was asked for by name, or the first of a model's `scorers` that fits the query.
+
+    Raises: UnknownScorer, whose hint lists those that may be asked for.
+    """
+    fitting = [name for name in scorers if SCORERS[name].takes_clips or not is_clip]
+    if asked is None:
+        return fitting[0]
+    found = next((name for name in fitting if name == asked), None)
+    if found is None:
+        why = "compares sentences only" if asked in scorers else "is none that this model's features allow"
+        raise UnknownScorer(f"The scorer {asked!r} {why}.", f"Use one of {', '.join(fitting)}, or leave it out.")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a query and V segments are compared by, normalised float32: whole (T, D), parts (T, W, D), parts_mask
-    (T, W), pooled (V, D), frames (V, F, D), frames_mask (V, F)."""
+    (T, W), pooled (V, D), frames (V, F, D), frames_mask (V, F). is_clip: parts are frames and not words."""
 
     whole: Tensor
     parts: Tensor
@@ -58,6 +80,7 @@ class Parts:
     pooled: Tensor
     frames: Tensor
     frames_mask: Tensor
+    is_clip: bool = False
 
 
 def shared_score(scorer: ScorerName, given: Parts, mixing: Mixing, temperature: float | Tensor = TEMPERATURE) -> Scores:
@@ -69,14 +92,13 @@ def _aosm(given: Parts, mixing: Mixing, temperature: float | Tensor) -> Scores:
     found = four_grains(
         given.whole, given.parts, given.pooled, given.frames, mixing, given.parts_mask, given.frames_mask, temperature
     )
-    return _scores(found.grains_TV4, found.relevance_TVF, given, GRAINS)
+    return _scores(found.grains_TV4, given, GRAINS)
 
 
 def _multi_grained(given: Parts, mixing: Mixing, temperature: float | Tensor) -> Scores:
     # a mean of cosines is the cosine with the mean vector: no (T, V, W, F) tensor is needed
     word_TD, local_TD = (_mean(x, given.parts_mask) for x in (given.parts, _through(given.parts, mixing.local_DD)))
     frame_VD = _mean(given.frames, given.frames_mask)
-    frame_sim_TVF = torch.einsum("td,vfd->tvf", given.whole, given.frames)
     grains_TV4 = torch.stack(
         [
             _through(given.whole, mixing.sentence_DD) @ given.pooled.T,
@@ -86,8 +108,7 @@ def _multi_grained(given: Parts, mixing: Mixing, temperature: float | Tensor) ->
         ],
         dim=-1,
     )
-    relevance_TVF = 0.5 * (frame_sim_TVF + torch.einsum("td,vfd->tvf", local_TD, given.frames))
-    return _scores(grains_TV4, relevance_TVF, given, GRAINS)
+    return _scores(grains_TV4, given, GRAINS)
 
 
 def _maxsim(given: Parts, mixing: Mixing, temperature: float | Tensor) -> Scores:
@@ -95,20 +116,18 @@ def _maxsim(given: Parts, mixing: Mixing, temperature: float | Tensor) -> Scores
     best_TVW = _best(fine_TVWF, given.frames_mask[None, :, None, :])
     mask_TVW = given.parts_mask[:, None, :].expand_as(best_TVW)
     score_TV = (best_TVW * mask_TVW).sum(-1) / mask_TVW.sum(-1).clamp_min(1)
-    relevance_TVF = _best(fine_TVWF.transpose(-1, -2), given.parts_mask[:, None, None, :])
-    return _scores(score_TV[..., None], relevance_TVF, given, SCORERS["maxsim"].parts)
+    return _scores(score_TV[..., None], given, SCORERS["maxsim"].parts)
 
 
 def _max_frame(given: Parts, mixing: Mixing, temperature: float | Tensor) -> Scores:
     sim_TVF = torch.einsum("td,vfd->tvf", given.whole, given.frames)
     score_TV = _best(sim_TVF, given.frames_mask[None])
-    return _scores(score_TV[..., None], sim_TVF, given, SCORERS["max_frame"].parts)
+    return _scores(score_TV[..., None], given, SCORERS["max_frame"].parts)
 
 
 def _mean_score(given: Parts, mixing: Mixing, temperature: float | Tensor) -> Scores:
     score_TV = _through(given.whole, mixing.sentence_DD) @ given.pooled.T
-    sim_TVF = torch.einsum("td,vfd->tvf", given.whole, given.frames)
-    return _scores(score_TV[..., None], sim_TVF, given, SCORERS["mean"].parts)
+    return _scores(score_TV[..., None], given, SCORERS["mean"].parts)
 
 
 _BY_NAME = {
@@ -120,9 +139,21 @@ _BY_NAME = {
 }
 
 
-def _scores(grains_TVG: Tensor, relevance_TVF: Tensor, given: Parts, names: tuple[str, ...]) -> Scores:
-    relevance = relevance_TVF.masked_fill(~given.frames_mask[None], float("-inf"))
-    return Scores(grains_TVG.mean(-1), grains_TVG, relevance, names)
+def frame_relevance(given: Parts) -> Tensor:
+    """How much each frame supports the query, whatever scorer ranks: (T, V, F), -inf in padded slots.
+
+    Of a sentence its cosine with the frame: words are no help in finding the second, for the best word of a frame is
+    as a rule one that holds all along (benchmarks/moments.py). Of a clip the mean of that and the best of its frames.
+    """
+    sim_TVF = torch.einsum("td,vfd->tvf", given.whole, given.frames)
+    if given.is_clip:
+        fine_TVFW = torch.einsum("twd,vfd->tvfw", given.parts, given.frames)
+        sim_TVF = 0.5 * (sim_TVF + _best(fine_TVFW, given.parts_mask[:, None, None, :]))
+    return sim_TVF.masked_fill(~given.frames_mask[None], float("-inf"))
+
+
+def _scores(grains_TVG: Tensor, given: Parts, names: tuple[str, ...]) -> Scores:
+    return Scores(grains_TVG.mean(-1), grains_TVG, frame_relevance(given), names)
 
 
 def _through(x: Tensor, matrix_DD: Tensor | None) -> Tensor:

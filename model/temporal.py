@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-TemporalKind = Literal["mean", "seqTransf", "seqLSTM"]
+TemporalKind = Literal["mean", "seqTransf", "seqLSTM", "TDB"]
 
 MASKED_LOGIT = -1e6
 LAYER_NORM_EPS = 1e-12
@@ -125,13 +125,20 @@ def build_temporal(
     kind: TemporalKind, embed_dim: int, *, layers: int = 4, heads: int | None = None, num_positions: int = 77
 ) -> nn.Module:
     """Build a temporal encoder by its name. heads defaults to embed_dim / 64, as in CLIP. Raises: ValueError."""
+    heads = heads or max(1, embed_dim // 64)
     if kind == "mean":
         return MeanTemporal()
     if kind == "seqLSTM":
         return LstmTemporal(embed_dim)
     if kind == "seqTransf":
-        return TransformerTemporal(embed_dim, layers, heads or max(1, embed_dim // 64), num_positions)
-    raise ValueError(f"temporal encoder {kind!r} is none of mean, seqTransf, seqLSTM")
+        return TransformerTemporal(embed_dim, layers, heads, num_positions)
+    if kind == "TDB":
+        from model.difference_temporal import (
+            DifferenceTemporal,  # it is built of CLIP2Video's head, which is built of us
+        )
+
+        return DifferenceTemporal(embed_dim, layers, heads, num_positions)
+    raise ValueError(f"temporal encoder {kind!r} is none of mean, seqTransf, seqLSTM, TDB")
 
 
 def initialise_from_text_tower(temporal: nn.Module, positions: Tensor, blocks: Iterable[nn.Module]) -> None:

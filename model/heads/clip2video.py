@@ -161,6 +161,13 @@ class Clip2VideoHead(nn.Module):
         belong together, and in the official form for too few slots to have a difference: TDB 2, TAB_TDB 3.
         """
         self._check(frames_VFD, mask_VF)
+        whole_VD = pool(self.encoded(frames_VFD, mask_VF), mask_VF)
+        if self.config.alignment == "none":
+            return BranchVectors(whole_VD, None)
+        return BranchVectors(whole_VD, self._align(*self.visual_tokens(frames_VFD, mask_VF)))
+
+    def encoded(self, frames_VFD: Tensor, mask_VF: Tensor) -> Tensor:
+        """Frames that know of one another by the global branch, before they are pooled: (V, F, D) -> (V, F, D)."""
         moved_VFD = frames_VFD
         if self.config.global_branch == "seqTransf":
             placed_VFD = frames_VFD + self._positions(frames_VFD)
@@ -168,10 +175,7 @@ class Clip2VideoHead(nn.Module):
         elif self.config.global_branch == "TDB":
             sequence_VLD, mask_VL = self._with_differences(frames_VFD, mask_VF)
             moved_VFD = self._attend(self.transformerClip, sequence_VLD, mask_VL)[:, 0::2] + frames_VFD
-        whole_VD = pool(moved_VFD, mask_VF)
-        if self.config.alignment == "none":
-            return BranchVectors(whole_VD, None)
-        return BranchVectors(whole_VD, self._align(*self.visual_tokens(frames_VFD, mask_VF)))
+        return moved_VFD
 
     def text(self, sentence_TD: Tensor, words_TWD: Tensor, mask_TW: Tensor) -> BranchVectors:
         """Raw sentences (T, D), raw words (T, W, D), mask (T, W) bool -> both vectors of each text.

@@ -59,6 +59,11 @@ class MultiGrainedHead(nn.Module):
         """AOSM's temperature, dimensionless."""
         return self.log_temperature.exp() if self.options.is_temperature_learnt else self.options.temperature
 
+    @property
+    def is_the_papers(self) -> bool:
+        """Whether the score is the mean of all four grains by AOSM."""
+        return self.options.aggregation == "aosm" and self.options.grains == GRAINS
+
     def total(self, grains_TV4: Tensor) -> Tensor:
         """The score: the mean of the grains that count, (T, V)."""
         return grains_TV4[..., self._chosen].mean(-1)
@@ -85,7 +90,7 @@ class MultiGrainedHead(nn.Module):
         word_mask_TW: Tensor | None = None,
         frame_mask_VF: Tensor | None = None,
     ) -> GrainScores:
-        """Normalised features in, cosine-scaled grains (T, V, 4) and frame relevance (T, V, F) out."""
+        """Normalised features in, cosine-scaled grains (T, V, 4) out."""
         features = (sentence_TD, words_TWD, pooled_VD, frames_VFD, self.mixing(), word_mask_TW, frame_mask_VF)
         if self.options.aggregation == "mean_max":
             return mean_max_grains(*features)

@@ -52,10 +52,9 @@ def attend(sim: Tensor, mix: Tensor | None, mask: Tensor | None, temperature: fl
 
 
 class GrainScores(NamedTuple):
-    """grains_TV4 in the order of model.types.GRAINS; relevance_TVF: sentence-frame and word-frame support, averaged."""
+    """grains_TV4 in the order of model.types.GRAINS."""
 
     grains_TV4: Tensor
-    relevance_TVF: Tensor
 
 
 def four_grains(
@@ -71,7 +70,7 @@ def four_grains(
     """Score every query against every segment by the four grains, each a cosine without the logit scale.
 
     Shapes:  sentence (T, D), words (T, W, D), pooled (V, D), frames (V, F, D), all L2-normalised; masks bool or None
-             -> grains (T, V, 4), relevance (T, V, F)
+             -> grains (T, V, 4)
     Memory:  T * V * W * F floats at the peak; callers cut V into blocks.
     Source:  X-CLIP, arXiv:2207.07285, equations 3 to 11.
     """
@@ -101,9 +100,8 @@ def four_grains(
         + attend(by_word_TVW, mixing.words_second_WW, word_mask, temperature)
     )
 
-    relevance_TVF = 0.5 * (frame_sim_TVF + by_frame_TVF)
     grains_TV4 = torch.stack([video_sentence_TV, video_word_TV, frame_sentence_TV, frame_word_TV], dim=-1)
-    return GrainScores(grains_TV4, relevance_TVF)
+    return GrainScores(grains_TV4)
 
 
 def _through(x: Tensor, matrix_DD: Tensor | None) -> Tensor:

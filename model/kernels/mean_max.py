@@ -23,7 +23,7 @@ def mean_max_grains(
     word_mask_TW: Tensor | None = None,
     frame_mask_VF: Tensor | None = None,
 ) -> GrainScores:
-    """As `four_grains`: normalised features and bool masks (None: nothing is padding) -> (T, V, 4), (T, V, F)."""
+    """As `four_grains`: normalised features and bool masks (None: nothing is padding) -> (T, V, 4)."""
     if word_mask_TW is None:
         word_mask_TW = torch.ones(words_TWD.shape[:2], dtype=torch.bool, device=words_TWD.device)
     if frame_mask_VF is None:
@@ -42,7 +42,7 @@ def mean_max_grains(
         _mean(frame_sim_TVF, frames_1VF),
         0.5 * (_mean(by_frame_TVF, frames_1VF) + _mean(by_word_TVW, words_T1W)),
     ]
-    return GrainScores(torch.stack(grains, dim=-1), 0.5 * (frame_sim_TVF + by_frame_TVF))
+    return GrainScores(torch.stack(grains, dim=-1))
 
 
 def _mean(sim: Tensor, mask: Tensor) -> Tensor:

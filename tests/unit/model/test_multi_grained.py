@@ -85,11 +85,3 @@ def test_head_starts_at_the_identity() -> None:
         torch.testing.assert_close(
             MultiGrainedHead(D, W, F)(*given).grains_TV4, four_grains(*given, Mixing()).grains_TV4
         )
-
-
-def test_relevance_peaks_at_the_frame_that_is_the_sentence() -> None:
-    sentence, words, pooled, frames = features()
-    frames = frames.clone()
-    frames[2, 3] = sentence[1]
-    words = sentence[:, None].expand(-1, W, -1)
-    assert int(four_grains(sentence, words, pooled, frames, Mixing()).relevance_TVF[1, 2].argmax()) == 3

@@ -19,6 +19,7 @@ from model.video_text_model import ServedModel
 from tests.unit.model.small import small_network_of
 
 MEMBERS: list[tuple[HeadKind, TemporalKind]] = [
+    ("xclip", "TDB"),
     ("xclip", "seqTransf"),
     ("clip4clip", "mean"),
     ("clip4clip", "seqLSTM"),
@@ -107,7 +108,7 @@ def test_starting_from_clip_changes_only_the_head(head: HeadKind, temporal: Temp
     network.start_from_clip()
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     assert all(not name.startswith("backbone.") for name in changed)
-    takes_something = head in ("tight", "clip2video") or temporal == "seqTransf"
+    takes_something = head in ("tight", "clip2video") or temporal in ("seqTransf", "TDB")
     assert bool(changed) == takes_something
 
 

@@ -1,0 +1,83 @@
+"""Whether a search lands on the right second: drawn clips in which something flashes, searched by their own sentence.
+
+    python -m benchmarks.moments [--model tiny] [--json]
+
+The clips are the held-out ones of the kind "flash": one shape is there all along, another for a fifth to a third of the
+clip, and the sentence names both. `best_s_inside` counts how often the best frame of the search's first moment is one
+that shows the flash, `overlap` is the mean intersection over union of the moment with the flash, and `chance` is what
+a frame picked at random would get. One line per scorer of the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+import numpy as np
+import torch
+
+from benchmarks.machine import describe_machine
+from indexer.moments import find_moments
+from model.datasets.shapes import held_out
+from model.registry import load_model
+
+
+def measure(name: str) -> dict[str, object]:
+    """Encode the clips, score each with its own sentence, and compare its moment with its flash."""
+    model = load_model(name, device="cpu")
+    items = [item for item in held_out() if item.scene.kind == "flash"]
+    slots = model.spec.num_frames
+    times_s = (np.arange(slots) + 0.5) / slots
+    flashes = np.array([(item.scene.actors[1].appears, item.scene.actors[1].vanishes) for item in items])
+    shows = (times_s >= flashes[:, :1]) & (times_s < flashes[:, 1:])
+    videos = model.encode_video([item.pixels(slots) for item in items])
+    texts = model.encode_text([item.sentence for item in items])
+    places = torch.arange(len(items))
+    scorers = {}
+    for scorer in model.spec.scorers:
+        relevance_VF = model.score(texts, videos, scorer).frame_relevance[places, places].float().cpu().numpy()
+        overlaps = [
+            _overlap(relevance_VF[v : v + 1], times_s, (float(start), float(stop)))
+            for v, (start, stop) in enumerate(flashes)
+        ]
+        inside = shows[places, relevance_VF.argmax(1)]
+        scorers[scorer] = {"best_s_inside": float(inside.mean()), "overlap": float(np.mean(overlaps))}
+    return {
+        "model": model.spec.name,
+        "fingerprint": model.spec.fingerprint,
+        "num_clips": len(items),
+        "chance": float(shows.mean()),
+        "scorers": scorers,
+        "machine": describe_machine(),
+    }
+
+
+def _overlap(relevance_1F: np.ndarray, times_s: np.ndarray, flash_s: tuple[float, float]) -> float:
+    """Intersection over union of a clip's first moment and its flash, both in fractions of the clip."""
+    moments = find_moments(np.zeros(1), np.ones(1), times_s[None], relevance_1F, 1)
+    if not moments:
+        return 0.0
+    start, stop = moments[0].start_s, moments[0].end_s
+    common = max(0.0, min(stop, flash_s[1]) - max(start, flash_s[0]))
+    return common / (max(stop, flash_s[1]) - min(start, flash_s[0]) if common else 1.0)
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    chosen = parser.parse_args()
+    result = measure(chosen.model)
+    if chosen.json:
+        json.dump(result, sys.stdout, indent=2)
+        print()
+        return
+    print(f"{result['num_clips']} clips, chance {result['chance']:.3f}")
+    for scorer, figures in result["scorers"].items():  # type: ignore[attr-defined]
+        print(f"{scorer:14} best second inside {figures['best_s_inside']:.3f}   overlap {figures['overlap']:.3f}")
+
+
+if __name__ == "__main__":
+    main()
