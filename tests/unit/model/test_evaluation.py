@@ -1,14 +1,11 @@
-"""Ranks, recalls, and the run over the drawn shapes."""
+"""Ranks and recalls; the run over a set is test_evaluation_run.py's."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from model.datasets.shapes import held_out
 from model.evaluation.metrics import RetrievalRanks, ranks_of_diagonal, recall_figures
-from model.evaluation.run import evaluate_shapes
-from tests.support.fakes import FakeModel
 
 
 def test_ranks_count_what_is_better() -> None:
@@ -31,18 +28,6 @@ def test_nan_and_odd_shapes_are_refused() -> None:
 def test_figures() -> None:
     figures = recall_figures(np.array([1, 2, 6, 40]))
     assert figures == {"r1": 0.25, "r5": 0.5, "r10": 0.75, "r50": 1.0, "mdr": 4.0, "mnr": 12.25, "num": 4.0}
-
-
-def test_run_over_shapes_has_the_promised_form() -> None:
-    told = []
-    found = evaluate_shapes(
-        FakeModel(num_frames=4), held_out(24, 8), lambda what, done, total: told.append((what, done, total))
-    )
-    assert found["num_clips"] == 40
-    assert set(found["text_to_video"]) >= {"r1", "r5", "r10", "mdr", "mnr"}
-    assert 1.0 <= found["video_to_text"]["mnr"] <= 40.0
-    assert found["slices"]["direction_and_order"]["text_to_video"]["num"] == 16
-    assert told[-1][0] == "scoring"
 
 
 def test_blocks_that_do_not_fit_are_refused() -> None:
