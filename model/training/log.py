@@ -1,0 +1,63 @@
+"""The log of a run: one JSON object per line, each with the event's name and the step it belongs to.
+
+    started, resumed     the configuration's facts: what it starts from, what is frozen, how many steps
+    step_done            loss, learning_rates, grad_norm, logit_scale, epoch, samples_per_s
+    clip_unreadable      a clip that another stands in for
+    validated            figures both ways, is_best
+    saved, stopped, finished
+
+`step` counts the steps taken. It knows no training; the lines are plain values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from model.errors import TrainingError
+
+Listener = Callable[[Mapping[str, Any]], None]
+
+
+class RunLog:
+    """Appends to out/log.jsonl and tells a listener. Of a rank that isn't the first: path None, only the listener."""
+
+    def __init__(self, path: Path | None, listener: Listener) -> None:
+        self._path, self._listener = path, listener
+        self._lock = Lock()
+
+    def write(self, event: str, step: int, **values: Any) -> None:
+        """One line, on the disk when this returns. From any thread."""
+        line = {"event": event, "step": step, **values}
+        with self._lock:
+            if self._path is not None:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+            self._listener(line)
+
+    def cut(self, step: int) -> None:
+        """Drop the lines of later steps, and a torn last one: a run that goes on from `step` writes them again."""
+        if self._path is None or not self._path.is_file():
+            return
+        kept = [line for line in read_log(self._path) if line["step"] <= step and line["event"] != "stopped"]
+        partial = self._path.with_name(self._path.name + ".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        partial.replace(self._path)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; a last one that was cut short is left out. Raises: TrainingError for any other damage."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found: list[dict[str, Any]] = []
+    for number, text in enumerate(lines, 1):
+        try:
+            line = json.loads(text)
+            found.append({**line, "step": int(line["step"]), "event": str(line["event"])})
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines):
+                break
+            raise TrainingError(f"{path}, line {number} isn't a line of a log: {error}.") from error
+    return found
