@@ -67,7 +67,7 @@ _MAYBE_UNUSED = {POSITIONS_KEY, "trans_layernorm.weight", "trans_layernorm.bias"
 
 @dataclass(frozen=True)
 class TemporalConfig:
-    """kind as in model.temporal; layers and heads count for seqTransf only (heads None: width / 64)."""
+    """kind as in model.temporal; layers and heads count for the transformers only (heads None: width / 64)."""
 
     kind: TemporalKind = "mean"
     layers: int = 4
@@ -103,6 +103,11 @@ class CheckpointConfig:
     kind: HeadKind = "xclip"
     head: HeadConfig = field(default_factory=GrainOptions)
     masks: MaskReading = "served"
+
+    @property
+    def temporal_name(self) -> str:
+        """What becomes of the frames before they are pooled, in a word; CLIP2Video's is a part of its head."""
+        return self.head.global_branch if isinstance(self.head, Clip2VideoConfig) else self.temporal.kind
 
     def head_values(self) -> dict[str, Any]:
         """The head as plain JSON values, {"kind", its switches}."""

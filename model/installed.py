@@ -117,7 +117,7 @@ def _shape(config: CheckpointConfig) -> dict[str, Any]:
         "num_frames": config.num_frames,
         "num_words": config.num_words,
         "image_size": _side(config.preprocess.get("image_size") or config.model_cfg),
-        "temporal": config.temporal.kind,
+        "temporal": config.temporal_name,
     }
 
 

@@ -129,7 +129,7 @@ def build_spec(name: str, network: Network) -> ModelSpec:
         num_frames=network.num_frames,
         num_words=network.num_words,
         image_size=backbone.image_size,
-        temporal=config.temporal.kind,
+        temporal=config.temporal_name,
         kind=network.kind,
         pooled_dim=network.pooled_dim,
         has_frame_recall=network.kind in ("xclip", "clip4clip"),
