@@ -10,7 +10,6 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from model.backbone import build_backbone
 from model.checkpoint import save_checkpoint
@@ -29,6 +27,7 @@ from model.temporal import TransformerTemporal
 from model.tiny.scenes import grammar_words
 from model.tiny.vocabulary import learn_merges
 from model.training.contrastive import symmetric_cross_entropy, warmup_cosine
+from model.training.precision import attention_for, towers_in
 from model.types import Pixels
 
 NUM_FRAMES, NUM_WORDS, EMBED_DIM = 8, 32, 128
@@ -161,15 +160,10 @@ def _scores(network: XClipNetwork, clips: list[Pixels], sentences: list[str], de
     pixels = torch.stack([prepare(clip) for clip in clips]).to(device)
     ids, mask_TW, _ = network.backbone.tokenize(sentences, NUM_WORDS)
     mask_VF = torch.ones(pixels.shape[:2], dtype=torch.bool, device=device)
-    with torch.autocast(device.type, torch.bfloat16), _attention(device):
+    with towers_in("bf16", device), attention_for(device):
         frames = pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         raw = network.backbone.encode_frames(frames).float()
         sentence, words = network.raw_text(ids.to(device))
     videos = network.video_from_frames(raw.reshape(*mask_VF.shape, -1), mask_VF)
     texts = network.text_from_words(sentence, words, network.word_mask(ids, mask_TW).to(device))
     return network.scale * network.similarity(texts, videos)
-
-
-def _attention(device: torch.device) -> AbstractContextManager[None]:
-    """On a CPU the plain attention: for 17 tokens its backward pass costs less than the fused one's."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()

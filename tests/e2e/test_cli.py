@@ -240,7 +240,7 @@ def test_ctrl_c_leaves_the_rest_queued_and_the_next_run_finishes(tmp_path: Path,
     folder = tmp_path / "clips"
     folder.mkdir()
     rng = np.random.default_rng(3)
-    for number in range(12):
+    for number in range(30):
         colour = rng.integers(0, 255, 3)
         write_clip(folder / f"{number:02d}.mp4", [np.full((64, 96, 3), colour, np.uint8)] * 200, fps=10)
     settings = environment(data=tmp_path / "data", model=model, device="cpu", max_segment_s=1)
@@ -260,7 +260,7 @@ def test_ctrl_c_leaves_the_rest_queued_and_the_next_run_finishes(tmp_path: Path,
     )
     report = json.loads(done.stdout)
     assert done.returncode == 0 and report["failed"] == [], done.stderr[-2000:]
-    assert report["indexed"] + report["already_there"] == 12
+    assert report["indexed"] + report["already_there"] == 30
 
 
 def _num_succeeded(catalogue: Path) -> int:
