@@ -20,7 +20,7 @@ VIDEO_SUFFIXES = (
 def dataset_of(name: str) -> Dataset:
     """The row of the table. Raises: DatasetError, which lists the names there are."""
     if name not in DATASETS:
-        raise DatasetError(f"There is no dataset {name[:60]!r}.", f"There are {', '.join(DATASETS)}.")
+        raise DatasetError(f"There is no dataset {name[:60]!r}.", f"There are shapes, {', '.join(DATASETS)}.")
     return DATASETS[name]
 
 
