@@ -29,7 +29,7 @@ from model.heads.pooled import PooledHead
 from model.heads.tight import TightHead
 from model.kernels.aosm_reference import Mixing
 from model.scorers import SCORERS, SHARED_SCORERS, Parts, shared_score
-from model.temporal import MeanTemporal, initialise_from_text_tower, pool
+from model.temporal import initialise_from_text_tower, pool
 from model.training.contrastive import symmetric_cross_entropy
 from model.training.losses import clip2video_loss, pooled_loss, tight_loss
 from model.types import HeadKind, Query, ScorerName, Scores, TextFeatures, VideoFeatures
@@ -383,12 +383,6 @@ def served_word_mask(ids_TW: Tensor, mask_TW: Tensor, start_id: int | None) -> T
     Tokenizers without one keep their first word. Shapes: ids and mask (T, W) -> (T, W) bool.
     """
     return mask_TW if start_id is None else mask_TW & (ids_TW != start_id)
-
-
-def is_mean_pooled(network: Network) -> bool:
-    """Whether its pooled vector is the plain mean of its frames."""
-    temporal = getattr(network, "temporal", None) or getattr(getattr(network, "head", None), "temporal", None)
-    return isinstance(network, TightNetwork) or isinstance(temporal, MeanTemporal)
 
 
 def _parts(query: Query, videos: VideoFeatures) -> Parts:
