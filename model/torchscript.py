@@ -57,6 +57,7 @@ _MAKERS = {
     "collections OrderedDict",
     *(f"torch.jit._pickle {name}" for name in _TYPED),
 }
+_INSTRUCTIONS = {instruction.code: instruction for instruction in pickletools.opcodes}
 _MARK = object()
 _T = TypeVar("_T")
 
@@ -174,6 +175,29 @@ class _Archive:
         return content
 
 
+def _instructions(data: bytes) -> Iterator[tuple[str, Any, int]]:
+    """Name, argument and byte position of one instruction after another.
+
+    pickletools.genops would decode the escapes of any text on its way, and warn of those that Python doesn't know.
+    """
+    content = io.BytesIO(data)
+    while code := content.read(1):
+        position = content.tell() - 1
+        instruction = _INSTRUCTIONS.get(code.decode("latin-1"))
+        if instruction is None:
+            raise ValueError(f"data.pkl has no instruction at byte {position}")
+        argument = instruction.arg
+        if instruction.name == "GLOBAL":
+            module, name = (content.readline().removesuffix(b"\n").decode() for _ in range(2))
+            yield "GLOBAL", f"{module} {name}", position
+        elif argument is None:
+            yield instruction.name, None, position
+        elif argument.n == pickletools.UP_TO_NEWLINE:
+            _refuse(f"data.pkl has the instruction {instruction.name} at byte {position}, which no weights need")
+        else:
+            yield instruction.name, argument.reader(content), position
+
+
 class _Pickle:
     """The stack and the memo of the pickle machine, for the instructions that PyTorch writes."""
 
@@ -183,16 +207,16 @@ class _Pickle:
 
     def follow(self, data: bytes) -> Any:
         try:
-            for opcode, argument, position in pickletools.genops(io.BytesIO(data)):
-                if opcode.name == "STOP":
+            for name, argument, position in _instructions(data):
+                if name == "STOP":
                     (value,) = self._stack
                     return value
-                self._follow_one(opcode.name, argument, position)
+                self._follow_one(name, argument, position)
         except (struct.error, AttributeError, OverflowError, UnicodeError) as error:
             raise ValueError(f"data.pkl is no pickle of PyTorch's: {error}") from error
         raise ValueError("data.pkl ends early")
 
-    def _follow_one(self, name: str, argument: Any, position: int | None) -> None:
+    def _follow_one(self, name: str, argument: Any, position: int) -> None:
         stack = self._stack
         match name:
             case "PROTO" | "FRAME":

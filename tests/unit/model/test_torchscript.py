@@ -310,6 +310,13 @@ def test_a_damaged_number_and_a_foreign_byte_order_are_seen(archive: Path, tmp_p
         read_state(rewritten(archive, tmp_path / "lost.pt", {"data/3": None}))
 
 
+@pytest.mark.parametrize("instruction", [b"ctorch\\)\nHalfStorage\n", b"S'\\)'\n", b"V\\)\n", b"I\\)\n"])
+def test_text_with_escapes_is_refused_without_being_decoded(instruction: bytes, archive: Path, tmp_path: Path) -> None:
+    changed = rewritten(archive, tmp_path / "escape.pt", {"data.pkl": b"\x80\x02" + instruction + b"."})
+    with pytest.raises(WeightsUnavailable, match=r"torch\\\\\)|no weights need"):
+        read_torchscript(changed)
+
+
 @given(data=st.data())
 @settings(deadline=None, max_examples=60)
 def test_a_pickle_with_changed_bytes_is_read_or_refused(
