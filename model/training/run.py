@@ -6,6 +6,7 @@ Decoding is handed in: model/ knows no decoder. It prints nothing; what there is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -48,7 +49,8 @@ def run_training(
                 f"[run] batch_size {config.run.batch_size} can't be shared by {ranks.world} processes."
             )
         log = RunLog(folder.log_path if ranks.is_first else None, listener if ranks.is_first else _say_nothing)
-        return _run(config, folder, make_reader, log, device, ranks, should_stop, is_fresh)
+        with folder.held() if ranks.is_first else nullcontext():
+            return _run(config, folder, make_reader, log, device, ranks, should_stop, is_fresh)
     finally:
         leave_ranks()
 

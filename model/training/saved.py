@@ -13,6 +13,7 @@ the number of the step is all there is to store of them.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pickle
@@ -70,13 +71,32 @@ class RunFolder:
         self.last, self.best = out / LAST, out / BEST
         self.log_path, self.plot_path = out / LOG_FILE, out / PLOT_FILE
 
-    def begin(self, config: TrainConfig, *, is_fresh: bool) -> None:
-        """Make the folder ready for this configuration; a run that is there goes on unless `is_fresh`.
-
-        Raises: TrainingError where the run there began with another configuration, or the folder can't be made.
-        """
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder and keep it to this run, by a lock that goes with the process. Raises: TrainingError."""
         with self._writing():
             self.out.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.out, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise TrainingError(
+                    f"Another training is writing into {self.out}.",
+                    "Wait for its end, or name another folder by --out.",
+                ) from error
+            except OSError:
+                pass  # some network drives know no locks: training goes on there without
+            yield
+        finally:
+            os.close(descriptor)
+
+    def begin(self, config: TrainConfig, *, is_fresh: bool) -> None:
+        """Make the held folder ready for this configuration; a run that is there goes on unless `is_fresh`.
+
+        Raises: TrainingError where the run there began with another configuration, or the folder can't be written.
+        """
+        with self._writing():
             if is_fresh:
                 self._clear()
             self._mend()

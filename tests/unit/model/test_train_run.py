@@ -88,6 +88,14 @@ def test_another_configuration_is_refused_and_fresh_begins_anew(start: Path, tmp
     assert (out / "notes.txt").read_text() == "mine"
 
 
+def test_two_trainings_do_not_share_a_folder(start: Path, tmp_path: Path) -> None:
+    out, config = tmp_path / "out", config_of_run(start)
+    with RunFolder(out).held(), pytest.raises(TrainingError, match="Another training writes") as found:
+        go(config, out)
+    assert "--out" in found.value.hint and not list(out.iterdir())
+    assert go(config, out).status == "finished"
+
+
 def test_data_that_changed_are_refused(start: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     go(config_of_run(start), out, should_stop=lambda: True)
