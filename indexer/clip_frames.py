@@ -51,11 +51,11 @@ class ClipFrames:
         self._resize = resize
         self._batch_bytes = batch_bytes
 
-    def __call__(self, path: Path, clip: Clip, num_frames: int) -> Pixels:
+    def __call__(self, path: Path, clip: Clip, num_frames: int, *, jitter_seed: int | None = None) -> Pixels:
         """See `model.datasets.frames.FrameReader`. Raises: ClipUnreadable; SandboxClosed, BackendMissing."""
         try:
             media = self._source.probe(path)
-            return self._read(path, media, clip_instants(media, clip, self._rule, num_frames))
+            return self._read(path, media, clip_instants(media, clip, self._rule, num_frames, jitter_seed))
         except MediaError as error:
             raise ClipUnreadable(f"clip {clip.id}: {error.message}", error.hint) from error
         except ValueError as error:
@@ -82,8 +82,12 @@ class ClipFrames:
         return np.concatenate(parts)
 
 
-def clip_instants(media: MediaInfo, clip: Clip, rule: FrameRule, num_frames: int) -> tuple[float, ...]:
+def clip_instants(
+    media: MediaInfo, clip: Clip, rule: FrameRule, num_frames: int, jitter_seed: int | None = None
+) -> tuple[float, ...]:
     """When to look at the clip, in seconds, rising: one instant per frame of the rule's choice, at most num_frames.
+
+    jitter_seed: moves the inner frames of CLIP2Video's choice as its training does; other rules have no jitter.
 
     Raises: ValueError where the rule finds no frame: the stretch lies behind the end, or fewer than one frame a second.
     """
@@ -95,7 +99,8 @@ def clip_instants(media: MediaInfo, clip: Clip, rule: FrameRule, num_frames: int
         return served_instants(start_s, end_s, num_frames)
     if rule.choice == "clip2video":
         count = max(1, round((end_s - start_s) * CLIP2VIDEO_FPS))
-        places = clip2video_frames(count, num_frames, divisor=rule.divisor) or (0,)
+        jitter = None if jitter_seed is None else np.random.RandomState(jitter_seed)
+        places = clip2video_frames(count, num_frames, divisor=rule.divisor, jitter=jitter) or (0,)
         return tuple(start_s + (place + 0.5) / CLIP2VIDEO_FPS for place in places)
     frame_count = max(1, round(media.duration_s * media.fps))
     first_s, last_s = _whole_seconds(clip)

@@ -32,8 +32,10 @@ class FrameRule:
 class FrameReader(Protocol):
     """Reads the frames of a clip; calls may come from several threads."""
 
-    def __call__(self, path: Path, clip: Clip, num_frames: int) -> Pixels:
+    def __call__(self, path: Path, clip: Clip, num_frames: int, *, jitter_seed: int | None = None) -> Pixels:
         """n frames in order of time, 1 <= n <= num_frames, of the clip's stretch of the video at path.
+
+        jitter_seed: of training; a rule that moves its frames in training (clip2video) moves them by it.
 
         Raises: ClipUnreadable if this clip's video can't be used; callers count those and name them.
         """

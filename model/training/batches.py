@@ -148,7 +148,7 @@ class SplitPairs:
             behind = range(elsewhere[0] + 1, elsewhere[0] + MAX_SUBSTITUTES)  # a small split has too few other steps
             for at in [*elsewhere, *behind][:MAX_SUBSTITUTES]:
                 number = int(order[at % len(order)])
-                pixels = self._pixels(self._pairs[number][0], step)
+                pixels = self._pixels(number, epoch, step)
                 if pixels is not None:
                     return pixels, self._pairs[number][1]
             raise DatasetError(
@@ -160,12 +160,13 @@ class SplitPairs:
         read_rows = list(each(read, rows))
         return Pairs([pixels for pixels, _ in read_rows], [sentence for _, sentence in read_rows])
 
-    def _pixels(self, number: int, step: int) -> Pixels | None:
-        clip = self._split.clips[number]
+    def _pixels(self, number: int, epoch: int, step: int) -> Pixels | None:
+        clip = self._split.clips[self._pairs[number][0]]
         if clip.id in self._unreadable:
             return None
         try:
-            return self._reader(self._paths[clip.id], clip, self._num_frames)
+            jitter_seed = int(np.random.SeedSequence([self._seed, epoch, number]).generate_state(1)[0])
+            return self._reader(self._paths[clip.id], clip, self._num_frames, jitter_seed=jitter_seed)
         except ClipUnreadable as error:
             self._unreadable.add(clip.id)
             self._on_unreadable(error, step)

@@ -82,7 +82,7 @@ class RunFolder:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise TrainingError(
-                    f"Another training is writing into {self.out}.",
+                    f"Another training writes into {self.out}.",
                     "Wait for its end, or name another folder by --out.",
                 ) from error
             except OSError:

@@ -67,6 +67,20 @@ def test_clip2video_takes_its_fifths_of_a_second(sandbox: Callable[[], DecodeSan
         assert found == [5 * k + 2 for k in clip2video_frames(20, 6, divisor=divisor)]
 
 
+def test_training_moves_the_inner_frames_of_clip2video_alone(
+    sandbox: Callable[[], DecodeSandbox], tmp_path: Path
+) -> None:
+    path = write_clip(tmp_path / "a.mp4", numbered_frames(100), 25)
+    still = clip2video_frames(20, 4)
+    moved = clip2video_frames(20, 4, jitter=np.random.RandomState(3))
+    assert moved != still and (moved[0], moved[-1]) == (still[0], still[-1])
+    found = numbers(ClipFrames(sandbox(), FrameRule("clip2video"))(path, WHOLE, 4, jitter_seed=3))
+    assert found == [5 * k + 2 for k in moved]
+    for rule in (CLIP4CLIP, FrameRule()):
+        reader = ClipFrames(sandbox(), rule)
+        assert numbers(reader(path, WHOLE, 4, jitter_seed=3)) == numbers(reader(path, WHOLE, 4))
+
+
 def test_a_stretch_is_read_and_no_more(sandbox: Callable[[], DecodeSandbox], tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", numbered_frames(200), 25)
     clip = Clip("c", "c", ("caption",), start_s=2.0, end_s=4.0)

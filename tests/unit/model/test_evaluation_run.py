@@ -45,7 +45,7 @@ class CountingReader:
         self.read: list[str] = []
         self._lock = threading.Lock()
 
-    def __call__(self, path: Path, clip: Clip, num_frames: int) -> Pixels:
+    def __call__(self, path: Path, clip: Clip, num_frames: int, *, jitter_seed: int | None = None) -> Pixels:
         with self._lock:
             self.read.append(clip.id)
         if clip.id in self.failing:

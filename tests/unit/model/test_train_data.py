@@ -29,10 +29,12 @@ class Reader:
 
     def __init__(self, unreadable: frozenset[str] = frozenset()) -> None:
         self.unreadable = unreadable
+        self.seeds: list[int | None] = []
 
-    def __call__(self, path: Path, clip: Clip, num_frames: int) -> Pixels:
+    def __call__(self, path: Path, clip: Clip, num_frames: int, *, jitter_seed: int | None = None) -> Pixels:
         if clip.id in self.unreadable:
             raise ClipUnreadable(f"clip {clip.id} is broken")
+        self.seeds.append(jitter_seed)
         number = int(clip.id[1:])
         return np.full((min(num_frames, number + 1), 32, 32, 3), number, np.uint8)
 
@@ -52,6 +54,16 @@ def source(reader: Reader | None = None, told: list[str] | None = None, seed: in
 
 def rows(pairs: Pairs) -> list[tuple[int, str]]:
     return [(int(clip[0, 0, 0, 0]), text) for clip, text in zip(pairs.clips, pairs.sentences, strict=True)]
+
+
+def test_frames_move_by_the_seed_the_epoch_and_the_pair() -> None:
+    """Every pair has a seed of its own, another in the next epoch, and the same when a run is resumed there."""
+    first, again = Reader(), Reader()
+    for step in range(6):
+        source(first).load(step, range(BATCH), map)
+        source(again).load(step, range(BATCH), map)
+    assert first.seeds == again.seeds and None not in first.seeds
+    assert len(set(first.seeds)) == 6 * BATCH
 
 
 def test_an_epoch_goes_once_through_the_pairs_and_drops_what_fills_no_batch() -> None:

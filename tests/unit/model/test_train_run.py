@@ -250,7 +250,7 @@ def test_every_kind_trains_is_saved_and_goes_on(
 class Drawn:
     """A reader of videos that aren't there: frames of one colour by the clip's name."""
 
-    def __call__(self, path: Path, clip: Clip, num_frames: int) -> Pixels:
+    def __call__(self, path: Path, clip: Clip, num_frames: int, *, jitter_seed: int | None = None) -> Pixels:
         assert path.is_file()
         shade = 40 * (sum(map(ord, clip.id)) % 6)
         return np.full((min(2, num_frames), 32, 32, 3), shade, np.uint8)
