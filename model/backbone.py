@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from model.errors import CheckpointMismatch, ShapeError, TokenizerUnavailable, UnknownModel, WeightsUnavailable
 from model.preprocess import Preprocess
-from model.tokenizer import BpeTokenizer, Pieces, Tokenizer, TransformersTokenizer, merges_archive
+from model.tokenizer import BpeTokenizer, Pieces, Tokenizer, TransformersTokenizer, merges_archive, tokenizer_options
 
 log = logging.getLogger(__name__)
 
@@ -312,12 +312,11 @@ def _preprocess_of(clip: Any, published: Mapping[str, Any]) -> Preprocess:
 
 def _build_tokenizer(model_cfg: Mapping[str, Any], merges: Path | None, folder: Path | None) -> Tokenizer:
     text_cfg = model_cfg["text_cfg"]
-    # a reduction mask drops words of long texts at random: of use in training open_clip's way only
-    options = {k: v for k, v in text_cfg.get("tokenizer_kwargs", {}).items() if k != "reduction_mask"}
     named = text_cfg.get("hf_tokenizer_name")
     if named and merges is None:
+        options = tokenizer_options(text_cfg, ("clean", "strip_sep_token", "language"))
         return _transformers_tokenizer(text_cfg, str(folder or named), options)
-    tokenizer = bpe_tokenizer(merges, **options)
+    tokenizer = bpe_tokenizer(merges, **tokenizer_options(text_cfg, ("clean",)))
     room = int(text_cfg.get("vocab_size", 49408))
     if tokenizer.vocab_size > room:
         raise TokenizerUnavailable(
@@ -334,11 +333,12 @@ def _transformers_tokenizer(text_cfg: Mapping[str, Any], named: str, options: di
     mode = text_cfg.get("tokenizer_mode")
     if mode:
         raise TokenizerUnavailable(f"the tokenizer {named} works in mode {mode!r}, which isn't served.", hint)
+    options = {**options, "trust_remote_code": False}
     if Path(named).is_dir() or not _is_reachable(huggingface_hub.constants.ENDPOINT):
-        options = {**options, "local_files_only": True}
+        options["local_files_only"] = True
     try:
         wrapper = HFTokenizer(named, context_length=text_cfg.get("context_length", 77), **options)
-    except (ImportError, OSError, ValueError, RuntimeError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError, AttributeError) as error:
         raise TokenizerUnavailable(f"the tokenizer {named} can't be had here: {error}.", hint) from error
     return TransformersTokenizer(wrapper, wrapper.tokenizer)
 

@@ -9,24 +9,22 @@ Source: state dict layouts of the official code of X-CLIP (6b5344f), CLIP4Clip (
 from __future__ import annotations
 
 import json
-import pickle
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from model.difference_temporal import DifferenceTemporal
-from model.errors import CheckpointMismatch, WeightsUnavailable
+from model.errors import CheckpointMismatch
 from model.heads.clip2video import Clip2VideoConfig
 from model.heads.multi_grained import GrainOptions
 from model.networks import Clip2VideoNetwork, MaskReading, Network, TightNetwork, XClipNetwork
 from model.temporal import LstmTemporal, TemporalKind, TransformerTemporal
-from model.torchscript import is_torchscript, read_torchscript
 from model.types import HeadKind
 
 FORMAT = "vidgrain-2"
@@ -191,7 +189,7 @@ def read_config(folder: Path) -> CheckpointConfig:
     path = folder / CONFIG_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointMismatch(f"{path} can't be read: {error}.") from error
     found = values.get("format") if isinstance(values, dict) else None
     if found not in READABLE_FORMATS:
@@ -213,9 +211,19 @@ def read_config(folder: Path) -> CheckpointConfig:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointMismatch(f"{path} lacks or misstates {error}.") from error
-    if temporal.kind not in get_args(TemporalKind):
-        raise CheckpointMismatch(f"{path} names the temporal encoder {temporal.kind!r}, which is none of ours.")
+    for name, part in (("the file", config), ("temporal", temporal), ("head", head)):
+        for key, known in _choices(part).items():
+            if getattr(part, key) not in known:
+                raise CheckpointMismatch(
+                    f"{path}: {key} of {name} is {getattr(part, key)!r}, which is none of {', '.join(known)}."
+                )
     return config
+
+
+def _choices(part: object) -> dict[str, tuple[str, ...]]:
+    """The fields of a dataclass that hold one of a few words, and the words."""
+    hints = get_type_hints(type(part)) if is_dataclass(part) else {}
+    return {key: get_args(hint) for key, hint in hints.items() if get_origin(hint) is Literal}
 
 
 def _head_from(values: dict[str, Any], embed_dim: int) -> tuple[HeadKind, HeadConfig]:
@@ -231,40 +239,6 @@ def _head_from(values: dict[str, Any], embed_dim: int) -> tuple[HeadKind, HeadCo
     if kind == "clip4clip" and not values:
         return kind, None
     raise ValueError(f"the head {kind!r} with {sorted(values)}")
-
-
-def read_state(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, a pickled state dict or a TorchScript archive, whose code isn't run; float32.
-
-    Raises: WeightsUnavailable if the file is absent, damaged, or of a kind that can't be read safely.
-    """
-    if not file.is_file():
-        raise WeightsUnavailable(f"there are no weights at {file}.", "Check the path, or set VIDGRAIN_MODEL=tiny.")
-    try:
-        if file.suffix == ".safetensors":
-            state: Any = load_file(file)
-        elif is_torchscript(file):
-            state = read_torchscript(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsUnavailable(
-            f"the weights at {file} can't be read: {_reason(error)}",
-            "A .safetensors file, a plain state dict or a TorchScript archive is needed.",
-        ) from error
-    for wrapper in ("state_dict", "model_state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsUnavailable(f"the weights at {file} aren't a state dict (names to tensors).")
-    plain = {str(key).removeprefix("module."): value for key, value in state.items()}
-    return {key: value.float() if value.is_floating_point() else value for key, value in plain.items()}
-
-
-def _reason(error: Exception) -> str:
-    """The line that says why; PyTorch's own advice on pickles, to let them run, is left out."""
-    lines = str(error).partition("WeightsUnpickler error:")[2].split("\n") if "WeightsUnpickler" in str(error) else []
-    return next((line for line in [*lines, *str(error).split("\n")] if line.strip()), repr(error)).strip()
 
 
 def file_key(key: str) -> str:
@@ -287,7 +261,9 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str, *, 
         ours = {key: value for key, value in ours.items() if key not in MIXING_KEYS}
     shapes = {file_key(key): tuple(value.shape) for key, value in network.state_dict().items()}
     # OpenAI's temperature is a scalar, some of open_clip's have one entry
-    given = {k: v.reshape(shapes[k]) if k in shapes and v.numel() == 1 else v for k, v in given.items()}
+    given = {
+        k: v.reshape(shapes[k]) if v.numel() == 1 == math.prod(shapes.get(k, (0,))) else v for k, v in given.items()
+    }
     misshapen = [
         f"{key} is {tuple(given[key].shape)} and should be {shapes[key]}"
         for key in sorted(ours.keys() & given.keys())

@@ -15,12 +15,13 @@ from typing import Any
 
 from torch import Tensor
 
-from model.checkpoint import CONFIG_FILE, MERGES_FILE, read_state
+from model.checkpoint import CONFIG_FILE, MERGES_FILE
 from model.errors import CheckpointMismatch, WeightsUnavailable
 from model.layouts import Layout, layout_of, merge_towers, to_official, tower_config
 from model.layouts_hf import MODEL_TYPES, TowerOptions, tower_options
 from model.preprocess import Preprocess
 from model.published_pixels import from_hugging_face, from_open_clip
+from model.state_file import read_state
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 CLIP_VOCAB_SIZE = 49408
@@ -176,7 +177,7 @@ def _json(file: Path) -> Mapping[str, Any]:
         return {}
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointMismatch(f"{file} can't be read: {error}.") from error
     if not isinstance(values, dict):
         raise CheckpointMismatch(f"{file} holds no configuration.")

@@ -30,7 +30,6 @@ from model.checkpoint import (
     load_state,
     num_positions,
     read_config,
-    read_state,
 )
 from model.errors import CheckpointMismatch, DeviceUnavailable, UnknownModel, WeightsUnavailable
 from model.heads.clip2video import Clip2VideoConfig
@@ -42,6 +41,7 @@ from model.networks import Clip2VideoNetwork, MaskReading, Network, PooledNetwor
 from model.preprocess import Preprocess
 from model.published import WEIGHT_SUFFIXES, is_published, open_clip_weights, read_open_clip, read_published
 from model.spec import fingerprint
+from model.state_file import read_state
 from model.temporal import build_temporal
 from model.torchscript import is_torchscript
 from model.types import ModelSpec
@@ -159,7 +159,7 @@ def _load_folder(folder: Path, num_frames: int | None, masks: MaskReading | None
     merges = folder / MERGES_FILE
     try:
         network = build_network(config, merges=merges if merges.is_file() else None, positions=num_positions(state))
-    except (KeyError, TypeError, ValueError, AssertionError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
         raise CheckpointMismatch(
             f"{folder / CONFIG_FILE} describes a network that can't be built: {type(error).__name__}: {error}."
         ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -106,6 +106,25 @@ class TransformersTokenizer:
             real = [i for i, is_real in zip(row_ids, row_mask, strict=True) if is_real and i not in special]
             pieces.append(tuple(str(p).strip("▁Ġ") for p in self.inner.convert_ids_to_tokens(real)))
         return ids, mask, tuple(pieces)
+
+
+def tokenizer_options(text_cfg: Mapping[str, Any], read: Collection[str]) -> dict[str, str | bool]:
+    """What an open_clip configuration switches in its tokenizer, of the switches that are read.
+
+    A configuration may come from anywhere and the options go to other libraries, where some let code run: no others
+    pass. Raises: TokenizerUnavailable naming them.
+    """
+    options = text_cfg.get("tokenizer_kwargs") or {}
+    if not isinstance(options, Mapping):
+        raise TokenizerUnavailable(f"tokenizer_kwargs is {options!r}; a table is needed.")
+    # a reduction mask drops words of long texts at random: of use in training open_clip's way only
+    chosen = {name: value for name, value in options.items() if name != "reduction_mask"}
+    others = [name for name, value in chosen.items() if name not in read or not isinstance(value, str | bool)]
+    if others:
+        raise TokenizerUnavailable(
+            f"tokenizer_kwargs has {', '.join(sorted(others))}; {' and '.join(read)} is read, a text or true or false."
+        )
+    return chosen
 
 
 def merges_archive(path: Path) -> io.BytesIO:

@@ -121,7 +121,10 @@ def _write_layout(partial: Path, network: Network, layout: Layout, suffix: str, 
         for name, value in state.items()
     }
     if suffix in PICKLED:
-        torch.save({name: value.clone() for name, value in state.items()}, partial)
+        try:
+            torch.save({name: value.clone() for name, value in state.items()}, partial)
+        except RuntimeError as error:  # what torch's writer says of a full disk
+            raise OSError(str(error).splitlines()[0]) from error
         return len(state)
     content = save(state, metadata={"format": "pt"})  # without it the transformers library refuses the file
     if suffix:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from indexer.clip_frames import ClipFrames
+from indexer.clip_frames import READING_VERSION, ClipFrames
 from indexer.sandbox import SandboxLimits
 from indexer.sandbox_pool import SandboxPool
 from model.datasets.load import count_note, dataset_of, find_videos, load_split
@@ -125,7 +125,8 @@ def _set(
     limits = SandboxLimits(settings.decode_timeout_s, settings.decode_memory_bytes)
     with SandboxPool(num_readers, settings.decoder, limits) as sandboxes:
         reader = ClipFrames(sandboxes, rule, resize=model.network.backbone.preprocess.resize)
-        yield set_of_split(split, files.paths, reader, rule), files.missing, notes
+        reading = f"{settings.decoder}-{READING_VERSION}"
+        yield set_of_split(split, files.paths, reader, rule, reading=reading), files.missing, notes
 
 
 def _refuse_missing(request: EvaluateRequest, missing: tuple[str, ...], num_clips: int) -> None:

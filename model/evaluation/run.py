@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from model.datasets.shapes import Item
-from model.errors import DatasetError
+from model.errors import DatasetError, ModelError
 from model.evaluation.blocks import score_texts
 from model.evaluation.cache import FeatureCache
 from model.evaluation.encode import EncodedClips, Progress, encode_clips, video_features
@@ -55,7 +57,7 @@ def evaluate(
 
     Equal scores count as the papers count them where masks are official and the set is a dataset of theirs; else
     against the model. The queries of a slice are ranked among all clips, not among those of the slice.
-    Raises: DatasetError if clips can't be read, which names them; UnknownScorer.
+    Raises: DatasetError if clips can't be read, which names them; UnknownScorer; ModelError if a score is NaN.
     """
     options = options or EvaluationOptions()
     tell = on_progress or (lambda what, done, total: None)
@@ -75,6 +77,11 @@ def evaluate(
     )
     tell("scoring texts", 0, len(texts))
     for block_BV in score_texts(network, texts, videos, options.scorer):
+        if np.isnan(block_BV).any():
+            raise ModelError(
+                f"The model {model.spec.name!r} gave scores that are no numbers.",
+                "Its weights are damaged, or its training diverged.",
+            )
         ranks.add(block_BV)
         tell("scoring texts", ranks.num_texts_seen, len(texts))
     ended_s = time.monotonic()

@@ -77,16 +77,19 @@ class EvaluationSet:
         return replace(self, clips=tuple(clip for clip in self.clips if clip.id in clip_ids))
 
 
-def set_of_split(split: Split, paths: Mapping[str, Path], reader: FrameReader, rule: FrameRule) -> EvaluationSet:
+def set_of_split(
+    split: Split, paths: Mapping[str, Path], reader: FrameReader, rule: FrameRule, *, reading: str = ""
+) -> EvaluationSet:
     """A dataset's split over the files that were found; clips without one are left out: callers count them.
 
-    rule: by which the reader chooses. The protocol is the dataset's own; of users' own videos the model's.
+    rule: by which the reader chooses. reading: names what else the pixels depend on, for the cache. The protocol is the
+    dataset's own; of users' own videos the model's.
     """
     row = dataset_of(split.dataset)
     return EvaluationSet(
         split.dataset,
         split.name,
-        tuple(_measured(clip, paths[clip.id], reader, rule) for clip in split.clips if clip.id in paths),
+        tuple(_measured(clip, paths[clip.id], reader, rule, reading) for clip in split.clips if clip.id in paths),
         rule,
         row.is_paragraph,
         split.is_multi_caption,
@@ -110,7 +113,7 @@ def set_of_shapes(items: Sequence[Item] | None = None) -> EvaluationSet:
     return EvaluationSet(SHAPES, "test", clips, FrameRule("served"), slices=tuple(SLICES))
 
 
-def _measured(clip: Clip, path: Path, reader: FrameReader, rule: FrameRule) -> MeasuredClip:
+def _measured(clip: Clip, path: Path, reader: FrameReader, rule: FrameRule, reading: str) -> MeasuredClip:
     identity: Identity | None
     try:
         about = path.stat()
@@ -121,6 +124,7 @@ def _measured(clip: Clip, path: Path, reader: FrameReader, rule: FrameRule) -> M
             "start_s": clip.start_s,
             "end_s": clip.end_s,
             **asdict(rule),
+            "reading": reading,
         }
     except OSError:  # the reader will say what is wrong with it
         identity = None

@@ -5,6 +5,7 @@ It knows no configuration in particular; messages begin with what the caller say
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import fields
@@ -43,7 +44,7 @@ def _fitted(value: Any, hint: Any, where: str) -> Any:
         origin = get_origin(option)
         if origin is Literal and value in get_args(option) and not isinstance(value, bool):
             return value
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
         if origin is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
@@ -63,5 +64,5 @@ def _options(hint: Any) -> list[Any]:
 def _named(option: Any) -> str:
     if get_origin(option) is Literal:
         return "one of " + ", ".join(repr(value) for value in get_args(option))
-    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+    names = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false"}
     return names.get(option, "a list of texts" if get_origin(option) is tuple else "a table")

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from model.errors import InvalidTraining
+
 MAX_LOGIT_SCALE = math.log(100.0)
 """Scores are never scaled by more than 100."""
 
@@ -177,21 +179,41 @@ def freeze_clip(named: Iterable[tuple[str, nn.Parameter]], freeze_layer_num: int
 
     0 freezes what lies before the blocks (patch convolution, class token, positions, ln_pre, token embedding) and no
     block; -1 freezes nothing. The last norms, both projections and logit_scale always train, and so does
-    all that isn't CLIP's. Raises: ValueError below -1.
+    all that isn't CLIP's. Raises: ValueError below -1; InvalidTraining for a tower without blocks of OpenAI's
+    names, which would stand still as a whole.
     """
     if freeze_layer_num < -1:
         raise ValueError(f"freeze_layer_num is {freeze_layer_num}; -1 (nothing) is the least")
+    if freeze_layer_num == -1:
+        return ()
+    towers = [(name, parameter) for name, parameter in named if name.startswith(_CLIP)]
+    _refuse_without_blocks([_inner(name) for name, _ in towers])
     frozen = []
-    for name, parameter in named:
-        if freeze_layer_num >= 0 and name.startswith(_CLIP) and not _is_trained(name, freeze_layer_num):
+    for name, parameter in towers:
+        if not _is_trained(name, freeze_layer_num):
             parameter.requires_grad_(False)
             frozen.append(name)
     return tuple(frozen)
 
 
+def _refuse_without_blocks(names: list[str]) -> None:
+    for tower, blocks in zip(("text", "image"), _BLOCKS, strict=True):
+        of_tower = [name for name in names if name.startswith("visual.") == (tower == "image")]
+        if of_tower and not any(name.startswith(blocks) for name in of_tower):
+            raise InvalidTraining(
+                f"The {tower} tower has no blocks {blocks}0, 1, ... that freeze_layer_num could count: a ResNet's "
+                "or another library's tower would stand still as a whole.",
+                "Set [run] freeze_layer_num = -1, which trains everything.",
+            )
+
+
+def _inner(name: str) -> str:
+    """Without "clip.", and without "text.", under which open_clip keeps some text towers."""
+    return name.removeprefix(_CLIP).removeprefix("text.")
+
+
 def _is_trained(name: str, freeze_layer_num: int) -> bool:
-    # open_clip keeps the text tower of some architectures under "text."
-    inner = name.removeprefix(_CLIP).removeprefix("text.")
+    inner = _inner(name)
     if inner.startswith(_BLOCKS):
         return int(inner.split("resblocks.", 1)[1].split(".", 1)[0]) >= freeze_layer_num
     return inner.startswith(_ALWAYS_TRAINED)

@@ -123,6 +123,40 @@ def test_a_tokenizer_that_cannot_be_had_is_told_at_once(monkeypatch: pytest.Monk
         build_backbone(config)
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"trust_remote_code": True}, "trust_remote_code"),
+        ({"clean": "lower", "cache_dir": "/"}, "cache_dir"),
+        ({"clean": {"a": 1}}, "clean"),
+        (["clean"], "a table is needed"),
+    ],
+)
+@pytest.mark.parametrize("tokenizer", [{}, {"hf_tokenizer_name": "some/tokenizer"}])
+def test_a_configuration_cannot_hand_options_to_other_libraries(
+    options: object, named: str, tokenizer: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A configuration comes with the weights: one that lets a tokenizer's code run would be code that is downloaded."""
+    monkeypatch.setattr(door, "HFTokenizer", lambda *args, **options: pytest.fail("it was built"))
+    config = small_config(tokenizer_kwargs=options, **tokenizer)
+    with pytest.raises(TokenizerUnavailable, match=named):
+        build_backbone(config, merges=None if tokenizer else write_merges(tmp_path))
+
+
+def test_a_tokenizer_of_the_transformers_library_is_built_without_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, Any]] = []
+
+    def built(name: str, **options: Any) -> None:
+        given.append(options)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(door, "HFTokenizer", built)
+    monkeypatch.setattr(door, "_is_reachable", lambda url: True)
+    with pytest.raises(TokenizerUnavailable, match="seen"):
+        build_backbone(small_config(hf_tokenizer_name="some/tokenizer", tokenizer_kwargs={"clean": "canonicalize"}))
+    assert given == [{"context_length": 16, "clean": "canonicalize", "trust_remote_code": False}]
+
+
 def test_weights_that_cannot_be_fetched_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "_is_reachable", lambda url: False)
     with pytest.raises(WeightsUnavailable, match="can't be reached") as caught:

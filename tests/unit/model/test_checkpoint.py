@@ -17,11 +17,11 @@ from model.checkpoint import (
     config_of_state,
     load_state,
     read_config,
-    read_state,
     save_checkpoint,
 )
-from model.errors import CheckpointMismatch, WeightsUnavailable
+from model.errors import CheckpointMismatch
 from model.registry import load_network
+from model.state_file import read_state
 from model.temporal import TemporalKind
 from tests.unit.model.small import small_network
 
@@ -97,27 +97,6 @@ def test_an_official_state_dict_tells_its_own_shape(tmp_path: Path) -> None:
     assert config_of_state(towers, {}, num_words=32, num_frames=12) == mean_pooled
 
 
-def test_files_that_cannot_be_read_say_so(tmp_path: Path) -> None:
-    class Code:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (Path, ("ran",))
-
-    torch.save({"weight": Code()}, tmp_path / "code.pt")
-    torch.save([1, 2], tmp_path / "list.pt")
-    (tmp_path / "torn.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
-    (tmp_path / "torn.bin").write_bytes(b"PK\x03\x04 torn")
-    for name in ("code.pt", "list.pt", "torn.safetensors", "torn.bin", "absent.bin"):
-        with pytest.raises(WeightsUnavailable, match=name) as caught:
-            read_state(tmp_path / name)
-        assert "weights_only" not in str(caught.value)
-
-
-def test_wrapped_and_parallel_state_dicts_are_unwrapped(tmp_path: Path) -> None:
-    torch.save({"state_dict": {"module.weight": torch.ones(2).half()}}, tmp_path / "w.pt")
-    state = read_state(tmp_path / "w.pt")
-    assert list(state) == ["weight"] and state["weight"].dtype == torch.float32
-
-
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -139,6 +118,15 @@ def test_a_torn_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointMismatch, match="can't be read"):
         read_config(tmp_path)
+
+
+def test_one_number_for_many_is_named(tmp_path: Path) -> None:
+    network = small_network(tmp_path)
+    save_checkpoint(tmp_path, network)
+    state = read_state(tmp_path / "model.safetensors")
+    save_file(state | {"clip.ln_final.bias": torch.ones(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointMismatch, match=r"clip\.ln_final\.bias is \(1,\) and should be \(32,\)"):
+        load_network(str(tmp_path))
 
 
 def test_a_scalar_temperature_fits_one_entry(tmp_path: Path) -> None:

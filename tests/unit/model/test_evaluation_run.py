@@ -15,7 +15,7 @@ import torch
 from model.datasets.frames import FrameRule
 from model.datasets.records import Clip, Split
 from model.datasets.shapes import held_out
-from model.errors import ClipUnreadable, DatasetError, ShapeError
+from model.errors import ClipUnreadable, DatasetError, ModelError, ShapeError
 from model.evaluation.blocks import encode_texts, score_block
 from model.evaluation.cache import FeatureCache
 from model.evaluation.encode import EncodedClips, _batches, encode_clips, video_features
@@ -190,15 +190,16 @@ def test_other_weights_frames_or_files_are_not_taken_for_the_same(tmp_path: Path
     network = small_network_of("clip4clip", tmp_path)
     split, paths = split_of(tmp_path)
 
-    def reads(fingerprint: str = "a", rule: FrameRule | None = None) -> list[str]:
+    def reads(fingerprint: str = "a", rule: FrameRule | None = None, reading: str = "pyav-1") -> list[str]:
         reader.read.clear()
-        chosen = set_of_split(split, paths, reader, rule or FrameRule("clip4clip"))
+        chosen = set_of_split(split, paths, reader, rule or FrameRule("clip4clip"), reading=reading)
         encode_clips(network, chosen, fingerprint, cache)
         return sorted(reader.read)
 
     assert len(reads()) == 7 and reads() == []
     assert len(reads("b")) == 7
     assert len(reads(rule=FrameRule("clip2video", divisor=2))) == 7
+    assert len(reads(reading="decord-1")) == 7
     paths["3"].write_bytes(b"another film")
     assert reads() == ["3"]
     split = replace(split, clips=tuple(replace(clip, end_s=2.0) if clip.id == "5" else clip for clip in split.clips))
@@ -267,6 +268,14 @@ def test_what_cannot_be_read_ends_the_run_or_is_named(tmp_path: Path) -> None:
     assert alone["text_to_video"] == found["text_to_video"]
     with pytest.raises(DatasetError, match="2 of 2"):
         evaluate(model, chosen.only({"2", "4"}), EvaluationOptions(allow_missing=True))
+
+
+def test_scores_that_are_no_numbers_end_the_run(tmp_path: Path) -> None:
+    model = model_of("clip4clip", tmp_path)
+    with torch.no_grad():
+        next(model.network.backbone.clip.parameters()).fill_(float("nan"))
+    with pytest.raises(ModelError, match="'small' gave scores that are no numbers"):
+        evaluate(model, set_of(tmp_path, CountingReader()))
 
 
 def test_a_reader_that_breaks_its_word_is_an_error(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_a_folder_may_be_a_model_or_hold_models(tmp_path: Path) -> None:
     [
         (lambda folder: (folder / TENSORS_FILE).unlink(), "no weights"),
         (lambda folder: (folder / CONFIG_FILE).write_text("{"), "can't be read"),
+        (lambda folder: (folder / CONFIG_FILE).write_text("[" * 200_000), "can't be read"),
         (lambda folder: (folder / CONFIG_FILE).write_text('{"format": "of tomorrow"}'), "of tomorrow"),
         (lambda folder: (folder / CONFIG_FILE).write_text('{"format": "vidgrain-2", "head": {}}'), "lacks"),
         (lambda folder: (folder / TENSORS_FILE).write_bytes(b""), "can't be read"),

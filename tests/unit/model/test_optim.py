@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from model.checkpoint import file_key
+from model.errors import InvalidTraining
 from model.training.optim import (
     MAX_LOGIT_SCALE,
     OfficialAdam,
@@ -71,6 +72,16 @@ def test_freezing(freeze_layer_num: int, expected: set[str]) -> None:
     assert set(freeze_clip(named.items(), freeze_layer_num)) == expected
     assert {name for name, parameter in named.items() if not parameter.requires_grad} == expected
     assert sum(len(group["params"]) for group in parameter_groups(named.items())) == len(NAMES) - len(expected)
+
+
+@pytest.mark.parametrize("name", ["clip.visual.layer1.0.conv1.weight", "clip.text.transformer.encoder.layer.0.weight"])
+def test_a_tower_that_would_stand_still_as_a_whole_is_refused(name: str) -> None:
+    tower = "image" if "visual" in name else "text"
+    named = {name: nn.Parameter(torch.ones(1)), **{n: p for n, p in some_parameters().items() if "transformerC" in n}}
+    with pytest.raises(InvalidTraining, match=f"The {tower} tower has no blocks") as found:
+        freeze_clip(named.items(), 0)
+    assert "-1" in found.value.hint and named[name].requires_grad
+    assert freeze_clip(named.items(), -1) == ()
 
 
 def test_freezing_less_than_nothing_is_refused() -> None:

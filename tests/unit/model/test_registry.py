@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from model.backbone import build_backbone
-from model.checkpoint import read_state, save_checkpoint
+from model.checkpoint import save_checkpoint
 from model.errors import CheckpointMismatch, DeviceUnavailable, UnknownModel, WeightsUnavailable
 from model.registry import build_spec, find_device, load_model, load_network
+from model.state_file import read_state
 from model.video_text_model import ServedModel
 from tests.unit.model.small import small_network
 
@@ -121,6 +122,9 @@ def test_the_bundled_model_loads() -> None:
         {"temporal": {"kind": "seqTransf", "layers": 2, "heads": 3}},
         {"model_cfg": {"embed_dim": 128}},
         {"preprocess": {"bogus": 1}},
+        {"masks": "offical"},
+        {"head": {"kind": "xclip", "aggregation": "mean-max"}},
+        {"head": {"kind": "clip2video", "alignment": "TDB"}},
     ],
 )
 def test_a_config_that_describes_no_network_is_said_in_words(folder: Path, change: dict[str, object]) -> None:

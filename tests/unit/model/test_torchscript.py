@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from model import torchscript
-from model.checkpoint import read_state
 from model.errors import CheckpointMismatch, WeightsUnavailable
 from model.layouts import layout_of, to_official
 from model.registry import load_network
+from model.state_file import read_state
 from model.torchscript import is_torchscript, read_torchscript
 from tests.unit.model.small import VOCAB_SIZE, write_merges
 from tests.unit.model.torchscript_files import (

@@ -81,6 +81,8 @@ def test_a_file_wins_over_its_preset_and_the_command_line_over_both(tmp_path: Pa
         ("[run]\nfreeze_layer_num = -2\n", "freeze_layer_num is -2"),
         ("[optimiser]\nwarmup = 1.0\n", "[optimiser] warmup is 1.0"),
         ("[optimiser]\nlearning_rate = nan\n", "learning_rate is nan"),
+        ("[optimiser]\nmax_grad_norm = nan\n", "max_grad_norm is nan; a finite number is needed"),
+        ("[optimiser]\nlearning_rate = inf\n", "learning_rate is inf; a finite number is needed"),
         ("[optimiser]\nkind = 'sgd'\n", "[optimiser] kind is 'sgd'"),
         ("model = 3\n", "[model] is 3; a table is needed"),
         ("[model]\nhead = 3\n", "[model] head is 3; a table is needed"),

@@ -100,6 +100,24 @@ def test_official_files_bring_every_network_back(
     assert_same_weights(load_network(str(tmp_path / "ours")), network)
 
 
+@pytest.mark.parametrize("ending", [".safetensors", ".pt"])
+def test_a_disk_that_fails_leaves_nothing(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = saved(tmp_path, plain_network(tmp_path))
+
+    def torn(state: object, path: Path) -> None:
+        path.write_bytes(b"torn")
+        raise RuntimeError("[enforce fail at inline_container.cc:1] unexpected pos\nframe 0")
+
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", torn)
+    monkeypatch.setattr(Path, "write_bytes", full) if ending == ".safetensors" else None
+    with pytest.raises(InvalidSettings, match="can't be written"):
+        convert(source, tmp_path / f"official{ending}")
+    assert not list(tmp_path.glob("official*"))
+
+
 @pytest.mark.parametrize("to", TOWERS_ONLY)
 def test_towers_go_through_other_layouts_and_a_head_has_to_be_left_on_purpose(to: Target, tmp_path: Path) -> None:
     network = plain_network(tmp_path)

@@ -1,0 +1,95 @@
+"""The tensors of a file of weights: .safetensors, a pickled state dict, or a TorchScript archive, whose code isn't run.
+
+Such a file may come from anywhere: nothing of it is executed, and it takes no memory beyond what it holds.
+It knows no network and no layout of names.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from model.errors import WeightsUnavailable
+from model.torchscript import MAX_SHARING, is_torchscript, read_torchscript
+
+# how PyTorch's reader fails on a damaged pickle
+_DAMAGED = (
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+)
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, a pickled state dict or a TorchScript archive, whose code isn't run; float32.
+
+    Raises: WeightsUnavailable if the file is absent, damaged, or of a kind that can't be read safely.
+    """
+    if not file.is_file():
+        raise WeightsUnavailable(f"there are no weights at {file}.", "Check the path, or set VIDGRAIN_MODEL=tiny.")
+    try:
+        if file.suffix == ".safetensors":
+            state: Any = load_file(file)
+        elif is_torchscript(file):
+            state = read_torchscript(file)
+        else:
+            state = _unpickled(file)
+    except (SafetensorError, *_DAMAGED) as error:
+        raise WeightsUnavailable(
+            f"the weights at {file} can't be read: {_reason(error)}",
+            "A .safetensors file, a plain state dict or a TorchScript archive is needed.",
+        ) from error
+    for wrapper in ("state_dict", "model_state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsUnavailable(f"the weights at {file} aren't a state dict (names to tensors).")
+    plain = {str(key).removeprefix("module."): value for key, value in state.items()}
+    _refuse_swollen(plain, file)
+    return {key: value.float() if value.is_floating_point() else value for key, value in plain.items()}
+
+
+def _unpickled(file: Path) -> Any:
+    """By PyTorch's reader that runs no code. Raises: ValueError for packed entries, which could be of any size."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise ValueError("it is compressed, and PyTorch stores tensors as they are")
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _refuse_swollen(state: Mapping[str, Tensor], file: Path) -> None:
+    """Raises: WeightsUnavailable for tensors that aren't plain numbers of the file, or many times its size."""
+    odd = [key for key, value in state.items() if value.layout is not torch.strided or value.device.type != "cpu"]
+    if odd:
+        raise WeightsUnavailable(
+            f"{', '.join(odd[:6])} in {file} aren't plain tensors.", "Convert them to .safetensors first."
+        )
+    claimed, stored = sum(value.numel() * value.itemsize for value in state.values()), file.stat().st_size
+    if claimed > MAX_SHARING * stored:
+        raise WeightsUnavailable(f"the tensors in {file} claim {claimed} bytes, in a file of {stored}.")
+
+
+def _reason(error: Exception) -> str:
+    """The line that says why; PyTorch's own advice on pickles, to let them run, is left out."""
+    lines = str(error).partition("WeightsUnpickler error:")[2].split("\n") if "WeightsUnpickler" in str(error) else []
+    return next((line for line in [*lines, *str(error).split("\n")] if line.strip()), repr(error)).strip()
