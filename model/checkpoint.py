@@ -30,6 +30,8 @@ from model.types import HeadKind
 FORMAT = "vidgrain-2"
 READABLE_FORMATS = ("vidgrain-xclip-1", FORMAT)
 """The first knew X-CLIP only; it is read as what it was."""
+MOST = 100_000
+"""Words, frame slots or numbers of an embedding that a configuration may name."""
 CONFIG_FILE = "config.json"
 TENSORS_FILE = "model.safetensors"
 MERGES_FILE = "merges.txt"
@@ -209,8 +211,12 @@ def read_config(folder: Path) -> CheckpointConfig:
             head=head,
             masks=values.get("masks", "served"),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointMismatch(f"{path} lacks or misstates {error}.") from error
+    sizes = {"num_words": config.num_words, "num_frames": config.num_frames, "embed_dim": config.model_cfg["embed_dim"]}
+    for key, size in sizes.items():
+        if not 1 <= size <= MOST:
+            raise CheckpointMismatch(f"{path}: {key} is {size}; 1 to {MOST} are possible.")
     for name, part in (("the file", config), ("temporal", temporal), ("head", head)):
         for key, known in _choices(part).items():
             if getattr(part, key) not in known:

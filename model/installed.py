@@ -19,7 +19,7 @@ from model.checkpoint import CONFIG_FILE, TENSORS_FILE, CheckpointConfig, read_c
 from model.errors import ModelError, UnknownModel, WeightsUnavailable
 from model.networks import Clip2VideoNetwork, Network, PooledNetwork, TightNetwork, XClipNetwork
 from model.published import WEIGHT_SUFFIXES, is_published
-from model.registry import DEFAULT_NUM_FRAMES, DEFAULT_NUM_WORDS, NAME_HINT, TINY_FOLDER
+from model.registry import DEFAULT_NUM_FRAMES, DEFAULT_NUM_WORDS, NAME_HINT, TINY_FOLDER, refuse_overlong
 from model.types import HeadKind, ScorerName
 
 _NETWORKS: tuple[type[Network], ...] = (XClipNetwork, PooledNetwork, TightNetwork, Clip2VideoNetwork)
@@ -71,6 +71,10 @@ def installed_models(folders: Sequence[Path]) -> tuple[InstalledModel, ...]:
 
 def described(name: str) -> InstalledModel:
     """A model by the name that load_model takes, whether or not it is at hand; see its error."""
+    try:
+        refuse_overlong(name)
+    except UnknownModel as error:
+        return InstalledModel(name, error=error)
     folder = TINY_FOLDER if name == "tiny" else Path(name)
     if name == "tiny" or (name and _is_model(folder)):
         return _of_folder(name, folder)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -81,6 +82,7 @@ def load_network(name: str, *, num_frames: int | None = None, masks: MaskReading
     """The bare network of a name, on the CPU: what training starts from. Raises as load_model, but for the device."""
     if num_frames is not None and num_frames < 1:
         raise UnknownModel(f"{num_frames} frame slots were asked for; at least 1 is needed.")
+    refuse_overlong(name)
     folder = TINY_FOLDER if name == "tiny" else Path(name)
     if name and (weights := open_clip_weights(folder)):
         return _load_open_clip(weights, num_frames, masks)
@@ -98,6 +100,13 @@ def load_network(name: str, *, num_frames: int | None = None, masks: MaskReading
     if folder.is_dir():
         raise UnknownModel(f"the folder {name} has no {CONFIG_FILE}.", NAME_HINT)
     raise UnknownModel(f"there is no model {name!r}.", NAME_HINT)
+
+
+def refuse_overlong(name: str) -> None:
+    """Raises: UnknownModel for a name that no file can have."""
+    parts = [os.fsencode(part) for part in name.split("/")]
+    if max(len(part) for part in parts) > 255 or sum(len(part) + 1 for part in parts) > 4000:
+        raise UnknownModel(f"{name[:60]!r}... is too long for a model's name.", NAME_HINT)
 
 
 def build_network(config: CheckpointConfig, *, merges: Path | None = None, positions: int | None = None) -> Network:

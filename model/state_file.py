@@ -22,7 +22,7 @@ from model.errors import WeightsUnavailable
 from model.torchscript import MAX_SHARING, is_torchscript, read_torchscript
 
 # how PyTorch's reader fails on a damaged pickle
-_DAMAGED = (
+DAMAGED = (
     pickle.UnpicklingError,
     struct.error,
     zipfile.BadZipFile,
@@ -53,9 +53,9 @@ def read_state(file: Path) -> dict[str, Tensor]:
             state = read_torchscript(file)
         else:
             state = _unpickled(file)
-    except (SafetensorError, *_DAMAGED) as error:
+    except (SafetensorError, *DAMAGED) as error:
         raise WeightsUnavailable(
-            f"the weights at {file} can't be read: {_reason(error)}",
+            f"the weights at {file} can't be read: {reason_of(error)}",
             "A .safetensors file, a plain state dict or a TorchScript archive is needed.",
         ) from error
     for wrapper in ("state_dict", "model_state_dict"):
@@ -89,7 +89,9 @@ def _refuse_swollen(state: Mapping[str, Tensor], file: Path) -> None:
         raise WeightsUnavailable(f"the tensors in {file} claim {claimed} bytes, in a file of {stored}.")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The line that says why; PyTorch's own advice on pickles, to let them run, is left out."""
+    if not isinstance(error, (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, ValueError)):
+        return f"it is damaged, or something else ({type(error).__name__})"
     lines = str(error).partition("WeightsUnpickler error:")[2].split("\n") if "WeightsUnpickler" in str(error) else []
     return next((line for line in [*lines, *str(error).split("\n")] if line.strip()), repr(error)).strip()

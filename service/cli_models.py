@@ -113,12 +113,14 @@ def evaluate(
     from model.types import ScorerName
     from service.evaluate import EvaluateRequest, Masks, run_evaluation
     from service.printing import evaluation_notes, followed, json_text, recalls_table, stderr, stdout
+    from service.settings import InvalidSettings
 
     for value, known, option in ((masks, get_args(Masks), "--masks"), (scorer, get_args(ScorerName), "--scorer")):
         if value is not None and value not in known:
             raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}", param_hint=option)
-    if out is not None and not out.parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {str(out.parent)!r}", param_hint="--out")
+    if out is not None and (not out.parent.is_dir() or out.is_dir()):
+        why = f"{str(out)!r} is a folder" if out.is_dir() else f"there is no folder {str(out.parent)!r}"
+        raise typer.BadParameter(why, param_hint="--out")
     request = EvaluateRequest(
         dataset,
         split,
@@ -134,12 +136,15 @@ def evaluate(
         result = run_evaluation(settings_of(model=model, device=device), request, tell)
     for note in evaluation_notes(result):
         stderr.print(note, markup=False, soft_wrap=True)
-    if out is not None:
-        out.write_text(json_text(result), encoding="utf-8")
     if as_json:
         typer.echo(json_text(result), nl=False)
     else:
         stdout.print(recalls_table(result))
+    if out is not None:
+        try:
+            out.write_text(json_text(result), encoding="utf-8")
+        except OSError as error:
+            raise InvalidSettings(f"{out} can't be written: {error.strerror}.", "The figures stand above.") from error
 
 
 def train(

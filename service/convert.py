@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -71,9 +72,10 @@ def convert(
     network = load_network(f"{architecture}/{source}" if architecture else source, masks=None)
     if is_towers_only:
         network = without_head(network)
-    partial = target.with_name(target.name + ".partial")
-    _remove(partial)
+    place: Path | None = None
     try:
+        place = Path(tempfile.mkdtemp(prefix=f".{target.name[:80]}-", dir=target.parent))
+        partial = place / target.name
         if layout == "vidgrain":
             _check_range(network.state_dict(), dtype)
             save_checkpoint(partial, network, dtype=DTYPES[dtype])
@@ -84,7 +86,8 @@ def convert(
     except OSError as error:
         raise InvalidSettings(f"{target} can't be written: {error.strerror or error}.", "Name another.") from error
     finally:
-        _remove(partial)
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
     return Conversion(
         source=source,
         target=str(target),
@@ -158,16 +161,14 @@ def _notes(network: Network, layout: Target, is_file: bool) -> list[str]:
     if is_unusual and (layout != "official" or network.kind != "xclip"):
         notes.append(f"this layout doesn't hold W = {network.num_words} and F = {network.num_frames}")
     if layout == "official" and network.masks == "served":
-        notes.append("trained with padding masked out; the papers' code lets padding in and scores differently")
+        notes.append(
+            "trained with padding masked out; this layout can't say so: the papers' code, and Vidgrain from this file, "
+            "let padding in and score differently"
+        )
     if layout == "open_clip":
-        notes.append("this layout doesn't name its architecture: load it as ARCH/path/to/weights")
+        notes.append(
+            "this layout doesn't name its architecture: load it as ARCH/path/to/weights if open_clip has the shape"
+        )
     if is_file and network.backbone.merges_path is not None:
         notes.append(f"this layout doesn't hold the vocabulary: put {network.backbone.merges_path} beside the file")
     return notes
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -133,7 +133,9 @@ def _refuse_missing(request: EvaluateRequest, missing: tuple[str, ...], num_clip
     if missing and (not request.allow_missing or len(missing) == num_clips):
         raise DatasetError(
             f"{len(missing)} of {num_clips} videos aren't below {request.videos}: {_named(missing)}.",
-            "Complete the folder, or leave them out and have them named with --allow-missing.",
+            "Look whether it is the right folder."
+            if len(missing) == num_clips
+            else "Complete the folder, or leave them out and have them named with --allow-missing.",
         )
 
 

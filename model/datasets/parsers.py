@@ -223,7 +223,7 @@ def _own_clip(row: Mapping[str, Any], place: str) -> Clip:
     stretch = (
         "" if start_s is None and end_s is None else f"@{start_s or 0.0:g}-{'' if end_s is None else f'{end_s:g}'}"
     )
-    id_ = row.get("id") or f"{video}{stretch}"
+    id_ = row["id"] if row.get("id") not in (None, "") else f"{video}{stretch}"
     return Clip(text_of(id_, f"{place}, id"), video, tuple(captions), start_s, end_s)
 
 

@@ -121,6 +121,8 @@ class TrainConfig:
 
 _PARTS: dict[str, type[Any]] = {"model": ModelPart, "data": DataPart, "optimiser": OptimiserPart, "run": RunPart}
 
+MOST = 2**63 - 1
+
 UNBOUND = frozenset(
     {"run.out", "run.device", "run.workers", "run.log_every", "run.save_every", "data.videos", "data.annotations"}
 )
@@ -218,6 +220,9 @@ def _check(config: TrainConfig, where: str) -> None:
         ("epochs", run.epochs, 1),
     ):
         check_at_least(value, least, f"{where}: [run] {name}")
+    for name, value in (("seed", run.seed), ("steps", run.steps), ("epochs", run.epochs)):
+        if value is not None and value > MOST:
+            raise InvalidTraining(f"{where}: [run] {name} is {value}; at most {MOST} is possible.")
     for name, value, least in (("num_words", data.num_words, 3), ("num_frames", data.num_frames, 1)):
         check_at_least(value, least, f"{where}: [data] {name}")
     for name in ("learning_rate", "coef_lr", "weight_decay"):

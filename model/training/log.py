@@ -30,12 +30,15 @@ class RunLog:
         self._lock = Lock()
 
     def write(self, event: str, step: int, **values: Any) -> None:
-        """One line, on the disk when this returns. From any thread."""
+        """One line, on the disk when this returns. From any thread. Raises: TrainingError if it can't be written."""
         line = {"event": event, "step": step, **values}
         with self._lock:
             if self._path is not None:
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
+                try:
+                    with self._path.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(line) + "\n")
+                except OSError as error:
+                    raise TrainingError(f"{self._path} can't be written: {error.strerror or error}.") from error
             self._listener(line)
 
     def cut(self, step: int) -> None:
@@ -50,7 +53,10 @@ class RunLog:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; a last one that was cut short is left out. Raises: TrainingError for any other damage."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path} can't be read: {error}.", "Move it away, and the run goes on.") from error
     found: list[dict[str, Any]] = []
     for number, text in enumerate(lines, 1):
         try:

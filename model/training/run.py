@@ -67,13 +67,11 @@ def _run(
 ) -> Outcome:
     data = open_data(config)
     if ranks.is_first:
-        folder.begin(config, is_fresh=is_fresh)
+        (folder.check_fresh if is_fresh else folder.check)(config)
     wait_for_all(ranks)
-    saved = folder.progress()
+    saved = None if is_fresh else folder.progress()
     if saved is not None and saved.step >= saved.total_steps:
         return Outcome("finished", saved, ranks.is_first)
-    if ranks.is_first:
-        log.cut(saved.step if saved else 0)
     network, told = _network(config, data, folder, saved)
     network.to(device)
     same_weights(ranks, network)
@@ -90,6 +88,9 @@ def _run(
                 "Clips were added or are missing; begin anew with --fresh.",
             )
         folder.load_optimiser(optimisation.optimiser)
+    if ranks.is_first:  # by now nothing is left that could keep the run from beginning
+        folder.claim(config, is_fresh=is_fresh)
+        log.cut(saved.step if saved else 0)
     log.write(
         "started" if saved is None else "resumed",
         saved.step if saved else 0,

@@ -16,7 +16,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +26,9 @@ from typing import Any
 import torch
 
 from model.checkpoint import TENSORS_FILE, save_checkpoint
-from model.errors import TrainingError
+from model.errors import InvalidTraining, TrainingError
 from model.networks import Network
+from model.state_file import DAMAGED, reason_of
 from model.training.config import TrainConfig, differences
 
 RUN_FILE, OPTIMISER_FILE, PROGRESS_FILE, VALIDATION_FILE = (
@@ -74,6 +74,8 @@ class RunFolder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Make the folder and keep it to this run, by a lock that goes with the process. Raises: TrainingError."""
+        if self.out.exists() and not self.out.is_dir():
+            raise TrainingError(f"{self.out} is a file; a folder is needed.", "Name another by --out.")
         with self._writing():
             self.out.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.out, os.O_RDONLY | os.O_DIRECTORY)
@@ -91,44 +93,72 @@ class RunFolder:
         finally:
             os.close(descriptor)
 
-    def begin(self, config: TrainConfig, *, is_fresh: bool) -> None:
-        """Make the held folder ready for this configuration; a run that is there goes on unless `is_fresh`.
+    def check_fresh(self, config: TrainConfig) -> None:
+        """Whether a run may begin anew here. Raises: InvalidTraining if it would remove what it starts from."""
+        if self.out.resolve() in Path(config.model.start).resolve().parents:
+            raise InvalidTraining(
+                f"[model] start is {config.model.start}, which --fresh would remove.", "Name another folder by --out."
+            )
 
-        Raises: TrainingError where the run there began with another configuration, or the folder can't be written.
+    def check(self, config: TrainConfig) -> None:
+        """Whether a run of this configuration may begin or go on in the held folder; nothing in it is removed.
+
+        Raises: TrainingError where the run there began with another configuration, or no run left what lies there.
         """
+        before = self._read_json(self.out / RUN_FILE)
+        if before is None:
+            there = [path.name for path in self._leavings() if path.exists()]
+            if there:
+                raise TrainingError(
+                    f"{self.out} holds {', '.join(there)} and no {RUN_FILE}: it isn't a run that could go on.",
+                    "Name another folder by --out; or begin anew with --fresh, which removes them.",
+                )
+            return
         with self._writing():
-            if is_fresh:
-                self._clear()
             self._mend()
-            before = self._read_json(self.out / RUN_FILE)
-            if before is None:
-                self._clear()
-                _write(self.out / RUN_FILE, _as_json({"format": FORMAT, "config": config.as_dict()}))
-                return
-        changed = differences(before.get("config", {}), config)
+        began = before.get("config")
+        if not isinstance(began, dict) or not all(isinstance(part, dict) for part in began.values()):
+            raise TrainingError(f"{self.out / RUN_FILE} isn't a run's file.", "Begin anew with --fresh.")
+        changed = differences(began, config)
         if changed:
             raise TrainingError(
                 f"The run in {self.out} began with another configuration: {'; '.join(changed)}.",
                 "Set these back, begin anew with --fresh, or name another folder by --out.",
             )
 
+    def claim(self, config: TrainConfig, *, is_fresh: bool) -> None:
+        """Let the checked folder be this run's, which can begin: only now is an old one removed, if `is_fresh`.
+
+        Raises: TrainingError if the folder can't be written.
+        """
+        with self._writing():
+            if is_fresh:
+                self._clear()
+            if not (self.out / RUN_FILE).exists():
+                _write(self.out / RUN_FILE, _as_json({"format": FORMAT, "config": config.as_dict()}))
+
     def progress(self) -> Progress | None:
         """Where the run was saved; None if it never was. Raises: TrainingError for a file that isn't ours."""
-        values = self._read_json(self.last / PROGRESS_FILE)
+        path = self.last / PROGRESS_FILE
+        values = self._read_json(path)
         if values is None:
             return None
         try:
-            return Progress(values["step"], values["total_steps"], Best(**values["best"]))
-        except (KeyError, TypeError) as error:
-            raise TrainingError(f"{self.last / PROGRESS_FILE} lacks {error}.", "Begin anew with --fresh.") from error
+            best = Best(_whole(values["best"]["step"]), float(values["best"]["figure"]))
+            progress = Progress(_whole(values["step"]), _whole(values["total_steps"]), best)
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainingError(f"{path} lacks or misstates {error}.", "Begin anew with --fresh.") from error
+        if not best.step <= progress.step <= progress.total_steps:
+            raise TrainingError(f"{path} has steps that can't be.", "Begin anew with --fresh.")
+        return progress
 
     def load_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
         """Put the saved state into an optimiser of the same groups. Raises: TrainingError."""
         path = self.last / OPTIMISER_FILE
         try:
             optimiser.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            raise TrainingError(f"{path} can't be read: {error}.", "Begin anew with --fresh.") from error
+        except DAMAGED as error:
+            raise TrainingError(f"{path} can't be read: {reason_of(error)}.", "Begin anew with --fresh.") from error
 
     def save_last(self, network: Network, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
         """Write `last` whole, then let it take the old one's place. Raises: TrainingError, and the old one stays."""
@@ -169,24 +199,40 @@ class RunFolder:
         if not self.last.exists() and old.exists():
             old.rename(self.last)
 
+    def save_plot(self, svg: str) -> None:
+        """Write the plot. Raises: TrainingError."""
+        with self._writing():
+            _write(self.plot_path, svg.encode())
+
+    def _leavings(self) -> list[Path]:
+        """What a run writes, its configuration last."""
+        folders = [self.last, self.best, self.out / f"{LAST}.old", self.out / f"{LAST}.new"]
+        return [*folders, self.log_path, self.plot_path, self.out / RUN_FILE]
+
     def _clear(self) -> None:
         """Remove what a run writes, and nothing else that may lie there."""
-        for folder in (self.last, self.best, self.out / f"{LAST}.old", self.out / f"{LAST}.new"):
-            if folder.exists():
-                shutil.rmtree(folder)
-        for path in (self.out / RUN_FILE, self.log_path, self.plot_path):
-            path.unlink(missing_ok=True)
+        for path in self._leavings():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def _read_json(self, path: Path) -> dict[str, Any] | None:
         if not path.is_file():
             return None
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise TrainingError(f"{path} can't be read: {error}.", "Begin anew with --fresh.") from error
         if not isinstance(values, dict):
             raise TrainingError(f"{path} isn't a run's file.", "Begin anew with --fresh.")
         return values
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} for a number of steps")
+    return value
 
 
 def _as_json(values: dict[str, Any]) -> bytes:

@@ -109,8 +109,9 @@ def _temporal(part: ModelPart, before: CheckpointConfig, kind: HeadKind) -> Temp
         return TemporalConfig(chosen)
     width = int(before.model_cfg["embed_dim"])
     is_old = old.kind in TRANSFORMERS
-    layers = part.temporal_layers or (old.layers if is_old else DEFAULT_LAYERS)
-    heads = part.temporal_heads or (old.heads if is_old else None) or max(1, width // 64)
+    layers, heads = part.temporal_layers, part.temporal_heads
+    layers = layers if layers is not None else old.layers if is_old else DEFAULT_LAYERS
+    heads = heads if heads is not None else (old.heads if is_old else None) or max(1, width // 64)
     if layers < 1 or heads < 1 or width % heads:
         raise InvalidTraining(f"[model] {layers} temporal layers of {heads} heads don't fit a width of {width}.")
     return TemporalConfig(chosen, layers, heads)
@@ -121,15 +122,19 @@ def _head(part: ModelPart, before: CheckpointConfig, kind: HeadKind, context_len
     where = "[model.head]"
     values = before.head_values() if kind == before.kind else {}
     values = {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if v is not None}
-    values = {**values, **part.head}
-    values.pop("kind", None)
+    for own in ("kind", "num_positions"):
+        values.pop(own, None)
+    values |= part.head
     if kind == "xclip":
         options = checked(GrainOptions, values, where)
         if not options.grains or not set(options.grains) <= set(GRAINS):
             raise InvalidTraining(f"{where} grains are {list(options.grains)}.", f"There are {', '.join(GRAINS)}.")
+        if len(set(options.grains)) < len(options.grains):
+            raise InvalidTraining(f"{where} grains has one twice: {', '.join(options.grains)}.")
+        if not options.temperature > 0.0:
+            raise InvalidTraining(f"{where} temperature is {options.temperature}; it must be above 0.")
         return options
     places: dict[str, int] = {"num_positions": context_length}
-    values.pop("num_positions", None)
     if kind == "tight":
         return checked(TightConfig, values, where, leave_out=frozenset(places), **places)
     if kind == "clip2video":

@@ -173,7 +173,7 @@ class Trainer:
     def _draw(self) -> None:
         if self._ranks.is_first and self._folder.log_path.is_file():
             charts = charts_of(read_log(self._folder.log_path))
-            self._folder.plot_path.write_text(svg_of(charts, self._folder.out.name), encoding="utf-8")
+            self._folder.save_plot(svg_of(charts, self._folder.out.name))
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

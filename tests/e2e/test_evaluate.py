@@ -157,6 +157,7 @@ def test_scorers_and_what_goes_wrong_in_words(evaluate: Any, dataset: Path, tmp_
         assert said.status == 2 and words in said.err, said
     assert "is none of served" in evaluate(dataset, "--masks", "none").err
     assert "no folder" in evaluate(dataset, "--out", tmp_path / "none" / "x.json").err
+    assert "is a folder" in evaluate(dataset, "--out", tmp_path).err
 
 
 def test_a_real_dataset_needs_its_folders(

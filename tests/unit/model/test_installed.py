@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from model import installed
 from model.checkpoint import CONFIG_FILE, TENSORS_FILE, save_checkpoint
-from model.errors import ModelError
+from model.errors import ModelError, UnknownModel
 from model.installed import described, installed_models
-from model.registry import load_model
+from model.registry import load_model, load_network
 from model.types import HeadKind
 from tests.unit.model.small import small_network_of
 
@@ -53,6 +54,10 @@ def test_a_folder_may_be_a_model_or_hold_models(tmp_path: Path) -> None:
         (lambda folder: (folder / CONFIG_FILE).write_text("{"), "can't be read"),
         (lambda folder: (folder / CONFIG_FILE).write_text("[" * 200_000), "can't be read"),
         (lambda folder: (folder / CONFIG_FILE).write_text('{"format": "of tomorrow"}'), "of tomorrow"),
+        (lambda folder: _restate(folder, num_frames=float("inf")), "misstates"),
+        (lambda folder: _restate(folder, num_words=-1), "num_words is -1"),
+        (lambda folder: _restate(folder, num_frames=10**30), "num_frames is 10"),
+        (lambda folder: _restate(folder, model_cfg={"embed_dim": -4}), "embed_dim is -4"),
         (lambda folder: (folder / CONFIG_FILE).write_text('{"format": "vidgrain-2", "head": {}}'), "lacks"),
         (lambda folder: (folder / TENSORS_FILE).write_bytes(b""), "can't be read"),
         (lambda folder: (folder / TENSORS_FILE).write_bytes(b"x" * 500), "can't be read"),
@@ -103,6 +108,19 @@ def test_towers_in_the_cache_are_told_as_the_registry_would_make_them(monkeypatc
 def test_a_name_that_is_no_model_is_described_with_why(name: str, code: str) -> None:
     found = described(name)
     assert found.error is not None and found.error.code == code and found.scorers == ()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "ViT-B-32/" + "x" * 5000, "a/" * 4000])
+def test_a_name_that_no_file_can_have_is_no_model(name: str) -> None:
+    found = described(name)
+    assert found.error is not None and "too long" in found.error.message
+    with pytest.raises(UnknownModel, match="too long"):
+        load_network(name)
+
+
+def _restate(folder: Path, **values: object) -> None:
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps(config | values))
 
 
 def _cut(file: Path) -> None:

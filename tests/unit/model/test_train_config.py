@@ -79,6 +79,8 @@ def test_a_file_wins_over_its_preset_and_the_command_line_over_both(tmp_path: Pa
         ("[run]\nprecision = 'fp16'\n", "one of 'bf16', 'fp32' is needed"),
         ("[run]\nsteps = 0\n", "[run] steps is 0"),
         ("[run]\nfreeze_layer_num = -2\n", "freeze_layer_num is -2"),
+        ("[run]\nseed = 99999999999999999999999\n", "[run] seed is 99999999999999999999999; at most"),
+        ("[run]\nsteps = 99999999999999999999999\n", "[run] steps is 99999999999999999999999; at most"),
         ("[optimiser]\nwarmup = 1.0\n", "[optimiser] warmup is 1.0"),
         ("[optimiser]\nlearning_rate = nan\n", "learning_rate is nan"),
         ("[optimiser]\nmax_grad_norm = nan\n", "max_grad_norm is nan; a finite number is needed"),

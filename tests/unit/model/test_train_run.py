@@ -16,7 +16,7 @@ import torch
 from model.checkpoint import config_of, save_checkpoint
 from model.datasets.frames import FrameReader
 from model.datasets.records import Clip
-from model.errors import DatasetError, InvalidTraining, TrainingDiverged, TrainingError
+from model.errors import DatasetError, InvalidTraining, ModelError, TrainingDiverged, TrainingError, UnknownModel
 from model.networks import Clip2VideoNetwork, PooledNetwork, TightNetwork, XClipNetwork
 from model.registry import load_network
 from model.training.config import ModelPart, TrainConfig, config_from
@@ -137,16 +137,99 @@ def test_a_disk_that_fails_leaves_what_was_saved(start: Path, tmp_path: Path, mo
         go(config, start / "config.json" / "below")
 
 
-def test_a_damaged_state_is_said_in_words(start: Path, tmp_path: Path) -> None:
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_cannot_begin_leaves_everything_as_it_was(start: Path, tmp_path: Path) -> None:
+    """Also anew: the old run is removed when nothing is left that could fail. And it blocks no folder."""
+    out = tmp_path / "out"
+    wrong = config_of_run(start, model={"start": "tinny"})
+    for _ in range(2):
+        with pytest.raises(UnknownModel, match="tinny"):
+            go(wrong, out)
+    assert files_of(out) == {}
+    go(config_of_run(start), out)
+    before = files_of(out)
+    for failing in (wrong, config_of_run(start, data={"num_words": 500})):
+        with pytest.raises(ModelError):
+            go(failing, out, is_fresh=True)
+        assert files_of(out) == before
+
+
+def test_a_run_does_not_remove_what_it_starts_from(start: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    go(config_of_run(start), out)
+    before = files_of(out)
+    for name in ("best", "last/model.safetensors"):
+        with pytest.raises(InvalidTraining, match="which --fresh would remove"):
+            go(config_of_run(start, model={"start": str(out / name)}), out, is_fresh=True)
+    assert files_of(out) == before
+
+
+@pytest.mark.parametrize("name", ["best/thesis.txt", "last/notes", "log.jsonl", "plot.svg"])
+def test_what_no_run_left_is_not_removed(name: str, start: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text("mine")
+    with pytest.raises(TrainingError, match=r"no run\.json") as found:
+        go(config_of_run(start), out)
+    assert "--fresh" in found.value.hint and (out / name).read_text() == "mine"
+    assert go(config_of_run(start), out, is_fresh=True).status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("last/optimiser.pt", b"", r"optimiser\.pt can't be read"),
+        ("last/optimiser.pt", None, r"optimiser\.pt can't be read"),
+        ("last/optimiser.pt", [1, 2], r"optimiser\.pt can't be read"),
+        ("last/progress.json", b"{}", r"progress\.json lacks"),
+        ("last/progress.json", {"step": "one"}, "lacks or misstates 'one'"),
+        ("last/progress.json", {"step": -5}, "lacks or misstates -5"),
+        ("last/progress.json", {"step": 3}, "steps that can't be"),
+        ("last/progress.json", {"best": 3}, r"progress\.json lacks"),
+        ("last/progress.json", b"[" * 100_000, r"progress\.json can't be read"),
+        ("run.json", {"config": 3}, r"run\.json isn't a run's"),
+        ("run.json", {"config": {"model": 3}}, r"run\.json isn't a run's"),
+        ("log.jsonl", b"\xff\xfe", r"log\.jsonl can't be read"),
+    ],
+)
+def test_a_damaged_state_is_said_in_words(name: str, content: Any, told: str, start: Path, tmp_path: Path) -> None:
+    """None: cut in half. A dictionary: laid over the file's."""
     out, config = tmp_path / "out", config_of_run(start)
     go(config, out, should_stop=lambda: True)
-    whole = (out / "last" / "optimiser.pt").read_bytes()
-    (out / "last" / "optimiser.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(TrainingError, match=r"optimiser\.pt can't be read"):
+    file = out / name
+    if isinstance(content, list):
+        torch.save(content, file)
+    elif isinstance(content, dict):
+        file.write_text(json.dumps(json.loads(file.read_text()) | content))
+    else:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if content is None else content)
+    with pytest.raises(TrainingError, match=told):
         go(config, out)
-    (out / "last" / "progress.json").write_text("{}")
-    with pytest.raises(TrainingError, match=r"progress\.json lacks"):
-        go(config, out)
+
+
+def test_a_log_that_cannot_be_written_ends_the_run_in_words(start: Path, tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "none" / "log.jsonl", lambda line: None)
+    with pytest.raises(TrainingError, match=r"log\.jsonl can't be written"):
+        log.write("started", 0)
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"temporal": "seqTransf", "temporal_layers": 0}, "0 temporal layers"),
+        ({"temporal": "seqTransf", "temporal_heads": 0}, "of 0 heads"),
+        ({"head": {"kind": "banana"}}, "no key 'kind'"),
+        ({"kind": "tight", "head": {"num_positions": 3}}, "no key 'num_positions'"),
+        ({"head": {"temperature": 0.0}}, "temperature is 0.0"),
+        ({"head": {"grains": ["video_word", "video_word"]}}, "twice"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused_before_the_training(part: dict[str, Any], told: str, start: Path) -> None:
+    with pytest.raises(InvalidTraining, match=told):
+        start_network(replace(config_of_run(start).model, **part), None, None, 1)
 
 
 def test_a_diverging_run_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:

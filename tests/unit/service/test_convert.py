@@ -323,6 +323,17 @@ def test_without_its_head_a_model_pools_by_the_mean(tmp_path: Path) -> None:
     assert is_trivial(identity)
 
 
+def test_what_lies_beside_the_target_stays(tmp_path: Path) -> None:
+    source = saved(tmp_path, plain_network(tmp_path))
+    (tmp_path / "ours.partial").mkdir()
+    (tmp_path / "ours.partial" / "mine.txt").write_text("mine")
+    before = {path.name for path in tmp_path.iterdir()}
+    convert(source, tmp_path / "ours")
+    assert {path.name for path in tmp_path.iterdir()} == before | {"ours"}
+    assert (tmp_path / "ours.partial" / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "ours").stat().st_mode & 0o777 == (tmp_path / "model").stat().st_mode & 0o777
+
+
 @pytest.mark.parametrize(
     ("target", "to", "told"),
     [
