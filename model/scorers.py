@@ -50,18 +50,22 @@ SCORERS = _table(
 )
 """Every scorer there is; `ModelSpec.scorers` says which of them a model's features allow."""
 
+CLIP_SCORER: ScorerName = "maxsim"
+"""Of clips: each of its frames with the best one (docs/decisions/0008-a-clip-is-found-by-its-frames.md)."""
+
 SHARED_SCORERS: tuple[ScorerName, ...] = ("aosm", "multi_grained", "maxsim", "max_frame", "mean")
 """Those that need only a sentence, words, a pooled vector and frames."""
 
 
 def choose_scorer(scorers: Sequence[ScorerName], asked: str | None, *, is_clip: bool) -> ScorerName:
-    """The scorer that was asked for by name, or the first of a model's `scorers` that fits the query.
+    """The scorer that was asked for by name, or else the first of a model's `scorers`; of a clip CLIP_SCORER.
 
+    Where a model's features don't allow that, it is the first that takes clips.
     Raises: UnknownScorer, whose hint lists those that may be asked for.
     """
     fitting = [name for name in scorers if SCORERS[name].takes_clips or not is_clip]
     if asked is None:
-        return fitting[0]
+        return CLIP_SCORER if is_clip and CLIP_SCORER in fitting else fitting[0]
     found = next((name for name in fitting if name == asked), None)
     if found is None:
         why = "compares sentences only" if asked in scorers else "is none that this model's features allow"

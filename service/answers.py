@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from indexer.records import Hit, Job, JobStage, JobStatus, SearchAnswer, Video, VideoStatus
 from indexer.rows import storable
 from model.installed import InstalledModel
-from model.scorers import SCORERS
+from model.scorers import SCORERS, choose_scorer
 from model.types import HeadKind, ModelSpec, ScorerName
 from service.errors import without_folders
 
@@ -267,31 +267,34 @@ class SearchResponse(BaseModel):
 
 class ScorerAnswer(BaseModel):
     """A way to score. parts: names of what its score is made of, as in `explain.grains`; takes_clips: whether a query
-    may be a clip."""
+    may be a clip; is_default, is_default_of_clips: what a sentence or a clip is searched by otherwise."""
 
     name: ScorerName
     about: str
     parts: list[str]
     is_default: bool
     takes_clips: bool
+    is_default_of_clips: bool
 
 
 class ScorerList(BaseModel):
-    """What the model's features can be scored by, the default first; of a clip it is the first that takes clips."""
+    """What the model's features can be scored by, the default first."""
 
     scorers: list[ScorerAnswer]
 
     @classmethod
     def of(cls, spec: ModelSpec) -> ScorerList:
         """Of the model that is served."""
+        default, of_clips = (choose_scorer(spec.scorers, None, is_clip=is_clip) for is_clip in (False, True))
         return cls(
             scorers=[
                 ScorerAnswer(
                     name=name,
                     about=SCORERS[name].about,
                     parts=list(SCORERS[name].parts),
-                    is_default=name == spec.scorers[0],
+                    is_default=name == default,
                     takes_clips=SCORERS[name].takes_clips,
+                    is_default_of_clips=name == of_clips,
                 )
                 for name in spec.scorers
             ]

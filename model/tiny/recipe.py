@@ -1,7 +1,8 @@
 """The recipe of the bundled tiny model: its configuration, its training, and where it is kept.
 
-An ordinary X-CLIP: open_clip towers, a temporal transformer over the frames, the multi-grained head. It is trained
-from random weights on endless drawn clips, with the masked scores that are served. Everything follows from the seed.
+An ordinary X-CLIP: open_clip towers, CLIP2Video's difference block as temporal encoder (docs/experiments.md says why),
+and the multi-grained head. It is trained from random weights on endless drawn clips, with the masked scores that are
+served. Everything follows from the seed.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from torch import Tensor
 from model.backbone import build_backbone
 from model.checkpoint import save_checkpoint
 from model.datasets.shapes import training_batches
+from model.difference_temporal import DifferenceTemporal
 from model.networks import XClipNetwork
 from model.registry import find_device
-from model.temporal import TransformerTemporal
 from model.tiny.scenes import grammar_words
 from model.tiny.vocabulary import learn_merges
 from model.training.contrastive import symmetric_cross_entropy, warmup_cosine
@@ -83,8 +84,9 @@ def build_network(merges_path: Path) -> XClipNetwork:
     """The network with random weights and the tokenizer of a merges file."""
     num_merges = len(merges_path.read_text(encoding="utf-8").split("\n")) - 1
     backbone = build_backbone(model_config(num_merges), merges=merges_path)
-    temporal = TransformerTemporal(EMBED_DIM, TEMPORAL_LAYERS, TEMPORAL_HEADS, num_positions=NUM_WORDS)
-    torch.nn.init.normal_(temporal.frame_position_embeddings.weight, std=0.05)
+    temporal = DifferenceTemporal(EMBED_DIM, TEMPORAL_LAYERS, TEMPORAL_HEADS, num_positions=NUM_WORDS)
+    for embeddings in (temporal.frame_position_embeddings, temporal.type_position_embeddings):
+        torch.nn.init.normal_(embeddings.weight, std=0.05)
     return XClipNetwork(backbone, temporal, NUM_WORDS, NUM_FRAMES)
 
 

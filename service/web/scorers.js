@@ -21,7 +21,13 @@ const select = byId("scorer");
 let offered = []; // as GET /scorers lists them
 let inUse = null; // {name, kind} of the answer on the page
 
-const fitting = (kind) => offered.filter((scorer) => kind === "text" || scorer.takes_clips);
+const isDefault = (scorer, kind) => (kind === "text" ? scorer.is_default : scorer.is_default_of_clips);
+
+/** What a query of this kind can be scored by, the default first. */
+const fitting = (kind) =>
+  offered
+    .filter((scorer) => kind === "text" || scorer.takes_clips)
+    .sort((a, b) => isDefault(b, kind) - isDefault(a, kind));
 
 /** onChoose(name) when a person chooses; null where it is what the model would take anyway. */
 export async function setUp({ onChoose }) {

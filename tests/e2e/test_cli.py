@@ -184,7 +184,7 @@ def test_models_at_hand_are_listed(vidgrain: Any, model: str, tmp_path: Path, mo
     assert len(by_name) == len(listed), "each is listed once"
     assert by_name[str(broken)]["error"]["code"] == "checkpoint_mismatch" and by_name["tiny"]["kind"] == "xclip"
     table = vidgrain("models")
-    assert table.status == 0 and "checkpoint_mismatch" in table.out and "seqTransf" in table.out
+    assert table.status == 0 and "checkpoint_mismatch" in table.out and "TDB" in table.out
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,10 @@ def check_hits(answer: dict[str, Any], num_hits: int) -> None:
         assert 0 <= best["start_s"] <= best["best_s"] <= best["end_s"] <= 3.1
 
 
+def of_clips(kind: str) -> str:
+    return "clip2video" if kind == "clip2video" else "maxsim"
+
+
 def test_what_may_be_asked_for_is_listed(served: Service) -> None:
     kind = kind_of(served)
     for prefix in ("", "/v1"):
@@ -78,6 +82,7 @@ def test_what_may_be_asked_for_is_listed(served: Service) -> None:
         for scorer in listed:
             assert scorer["about"].endswith(".") and scorer["parts"] == list(SCORERS[scorer["name"]].parts)
             assert scorer["takes_clips"] is (scorer["name"] != "tight")
+        assert [scorer["name"] for scorer in listed if scorer["is_default_of_clips"]] == [of_clips(kind)]
 
 
 def test_every_scorer_ranks_the_same_stored_features(served: Service) -> None:
@@ -98,7 +103,6 @@ def test_every_scorer_ranks_the_same_stored_features(served: Service) -> None:
 
 def test_a_clip_finds_its_own_video(served: Service, clip: Clip) -> None:
     kind = kind_of(served)
-    default = "mean" if kind == "tight" else DEFAULT[kind]
     for name in sorted(ALLOWED[kind] - {"tight"}):
         with clip("blue", 3.0).open("rb") as file:
             answer = served.client.post(
@@ -110,7 +114,7 @@ def test_a_clip_finds_its_own_video(served: Service, clip: Clip) -> None:
     video_id = next(hit["video_id"] for hit in blue if hit["title"] == "blue")
     for options in ({}, {"start_s": 0.0, "end_s": 1.5}):
         answer = ask(served, "/search/video", video_id=video_id, include_self=True, **options)
-        assert answer["effective"]["scorer"] == default
+        assert answer["effective"]["scorer"] == of_clips(kind)
         check_hits(answer, len(COLOURS))
     for name in ("mean", "clip2video"):
         if name in ALLOWED[kind]:

@@ -104,6 +104,13 @@ def test_mean_max_takes_the_best_of_one_axis_and_the_mean_of_the_other(given: Pa
     assert not np.allclose(found.numpy(), unmasked.numpy())
 
 
+def test_a_clip_is_searched_by_its_frames_where_a_model_has_them() -> None:
+    for scorers, of_clips in ((SHARED_SCORERS, "maxsim"), (("tight", *SHARED_SCORERS), "maxsim")):
+        assert choose_scorer(scorers, None, is_clip=True) == of_clips
+        assert choose_scorer(scorers, None, is_clip=False) == scorers[0]
+    assert choose_scorer(("clip2video",), None, is_clip=True) == "clip2video"
+
+
 def test_a_scorer_is_chosen_by_name_or_is_the_first_that_fits_the_query() -> None:
     scorers: tuple[ScorerName, ...] = ("tight", "mean", "aosm")
     assert choose_scorer(scorers, None, is_clip=False) == "tight"
