@@ -13,7 +13,7 @@ const TITLES = {
     clip2video: "Stretch and aligned topics",
     tight: "Sentence and frames together",
   },
-  video: { maxsim: "Best frame for each frame" },
+  video: { maxsim: "Frame by frame" },
 };
 
 const select = byId("scorer");
