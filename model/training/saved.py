@@ -95,7 +95,8 @@ class RunFolder:
 
     def check_fresh(self, config: TrainConfig) -> None:
         """Whether a run may begin anew here. Raises: InvalidTraining if it would remove what it starts from."""
-        if self.out.resolve() in Path(config.model.start).resolve().parents:
+        start = Path(config.model.start).resolve()
+        if {self.last.resolve(), self.best.resolve()} & {start, *start.parents}:
             raise InvalidTraining(
                 f"[model] start is {config.model.start}, which --fresh would remove.", "Name another folder by --out."
             )

@@ -165,6 +165,8 @@ def test_a_run_does_not_remove_what_it_starts_from(start: Path, tmp_path: Path) 
         with pytest.raises(InvalidTraining, match="which --fresh would remove"):
             go(config_of_run(start, model={"start": str(out / name)}), out, is_fresh=True)
     assert files_of(out) == before
+    shutil.copytree(start, out / "base")
+    assert go(config_of_run(out / "base"), out, is_fresh=True).status == "finished"
 
 
 @pytest.mark.parametrize("name", ["best/thesis.txt", "last/notes", "log.jsonl", "plot.svg"])
