@@ -78,7 +78,7 @@ def test_another_scorer_is_chosen_and_stays_chosen(page: Any, site: str) -> None
     bars_of_first(page, 4)
     assert "scorer" not in page.url, "the default needs no word in the address"
     page.go_back()
-    page.wait_for_function("() => document.querySelector('#scorer').value === 'mean'")
+    page.wait_for_function("() => document.querySelector('#scorer').value === 'maxsim'")
     bars_of_first(page, 1)
 
 
@@ -118,7 +118,7 @@ def test_parts_of_other_papers_are_drawn_and_named(page: Any, paper_site: Any) -
     page.click("#player-close")
     assert offered(page)[0] == page.input_value("#scorer") == "tight"
     page.locator("#results .similar").first.click()
-    page.wait_for_function("() => document.querySelector('#scorer').value === 'mean'")
+    page.wait_for_function("() => document.querySelector('#scorer').value === 'maxsim'")
     assert "tight" not in offered(page), "a clip can't be read as a sentence"
 
 
