@@ -78,7 +78,7 @@ def test_another_scorer_is_chosen_and_stays_chosen(page: Any, site: str) -> None
     bars_of_first(page, 4)
     assert "scorer" not in page.url, "the default needs no word in the address"
     page.go_back()
-    page.wait_for_function("() => document.querySelector('#scorer').value === 'maxsim'")
+    page.wait_for_function("() => document.querySelector('#scorer').value === 'mean'")
     bars_of_first(page, 1)
 
 
