@@ -113,11 +113,12 @@ async function ask(entry) {
   } catch (error) {
     if (!(error instanceof api.ApiError)) throw error;
     if (error.status === 404) end(entry, "cancelled", "Removed");
-    else say(entry, "waiting", "The server does not answer; trying again");
+    else if (!entry.isOver) say(entry, "waiting", "The server does not answer; trying again");
   }
 }
 
 function update(entry, job) {
+  if (entry.isOver) return; // an answer from before it was cancelled
   const { done, total, percent } = job.progress;
   if (job.status === "succeeded") return end(entry, "done", entry.note ?? "In the library", null, true);
   if (job.status === "cancelled") return end(entry, "cancelled", "Cancelled");

@@ -194,6 +194,34 @@ def test_a_waiting_job_outlives_the_tab_and_can_be_cancelled(page: Any, idle_sit
     assert row.locator(".facts").inner_text() == "Cancelled"
 
 
+def test_an_answer_from_before_a_job_was_cancelled_does_not_bring_it_back(
+    page: Any, idle_site: str, tmp_path: Path
+) -> None:
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append((route, route.fetch()))
+
+    page.goto(f"{idle_site}/?view=library")
+    page.set_input_files("#add-input", solid_clip(tmp_path / "late.mp4", COLOURS["blue"], 1, size=(160, 120)))
+    row = page.locator("#job-list .job", has_text="late")
+    page.wait_for_selector("#job-list .job[data-job-id][data-state=waiting]")
+    page.route("**/jobs/*", hold)
+    for _ in range(100):
+        if held:
+            break
+        page.wait_for_timeout(50)
+    row.locator(".cancel").click()
+    page.wait_for_selector("#job-list .job[data-state=cancelled]")
+    route, response = held[0]
+    route.fulfill(response=response)
+    page.wait_for_timeout(300)
+    assert row.get_attribute("data-state") == "cancelled" and row.locator(".facts").inner_text() == "Cancelled"
+
+
 def test_nothing_sticks_out_on_any_width(page: Any, site: str) -> None:
     def check() -> None:
         for width in (360, 768, 1280):
