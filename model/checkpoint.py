@@ -213,7 +213,10 @@ def read_config(folder: Path) -> CheckpointConfig:
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointMismatch(f"{path} lacks or misstates {error}.") from error
-    sizes = {"num_words": config.num_words, "num_frames": config.num_frames, "embed_dim": config.model_cfg["embed_dim"]}
+    width = config.model_cfg["embed_dim"]
+    if type(width) is not int:
+        raise CheckpointMismatch(f"{path}: embed_dim is {width!r}; a whole number is needed.")
+    sizes = {"num_words": config.num_words, "num_frames": config.num_frames, "embed_dim": width}
     for key, size in sizes.items():
         if not 1 <= size <= MOST:
             raise CheckpointMismatch(f"{path}: {key} is {size}; 1 to {MOST} are possible.")

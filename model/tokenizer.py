@@ -122,7 +122,7 @@ def tokenizer_options(text_cfg: Mapping[str, Any], read: Collection[str]) -> dic
     others = [name for name, value in chosen.items() if name not in read or not isinstance(value, str | bool)]
     if others:
         raise TokenizerUnavailable(
-            f"tokenizer_kwargs has {', '.join(sorted(others))}; {' and '.join(read)} is read, a text or true or false."
+            f"tokenizer_kwargs has {', '.join(sorted(others))}; what may stand there is {', '.join(read)}."
         )
     return chosen
 

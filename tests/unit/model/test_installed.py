@@ -58,6 +58,7 @@ def test_a_folder_may_be_a_model_or_hold_models(tmp_path: Path) -> None:
         (lambda folder: _restate(folder, num_words=-1), "num_words is -1"),
         (lambda folder: _restate(folder, num_frames=10**30), "num_frames is 10"),
         (lambda folder: _restate(folder, model_cfg={"embed_dim": -4}), "embed_dim is -4"),
+        (lambda folder: _restate(folder, model_cfg={"embed_dim": "32"}), "embed_dim is '32'"),
         (lambda folder: (folder / CONFIG_FILE).write_text('{"format": "vidgrain-2", "head": {}}'), "lacks"),
         (lambda folder: (folder / TENSORS_FILE).write_bytes(b""), "can't be read"),
         (lambda folder: (folder / TENSORS_FILE).write_bytes(b"x" * 500), "can't be read"),

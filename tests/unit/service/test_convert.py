@@ -112,7 +112,8 @@ def test_a_disk_that_fails_leaves_nothing(ending: str, tmp_path: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", torn)
-    monkeypatch.setattr(Path, "write_bytes", full) if ending == ".safetensors" else None
+    if ending == ".safetensors":
+        monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(InvalidSettings, match="can't be written"):
         convert(source, tmp_path / f"official{ending}")
     assert not list(tmp_path.glob("official*"))
