@@ -22,8 +22,8 @@ import torch
 
 from benchmarks.machine import describe_machine
 from indexer.index import VideoIndex
-from indexer.media import probe, read_frames
-from indexer.media_write import write_video
+from indexer.media.pyav import probe, read_frames
+from indexer.media.write import write_video
 from indexer.records import SearchOptions
 from model.datasets.shapes import held_out
 from model.registry import load_model

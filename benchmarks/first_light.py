@@ -20,7 +20,7 @@ from benchmarks.machine import describe_machine
 from indexer.index import VideoIndex
 from indexer.records import SearchOptions
 from model.registry import load_model
-from service.demo import CLIP_S, draw_missing, plan_clips
+from service.cli.demo import CLIP_S, draw_missing, plan_clips
 
 
 def measure(num_clips: int, num_searches: int) -> dict[str, object]:

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from indexer.catalogue import Catalogue
+from indexer.catalogue.database import Catalogue
+from indexer.catalogue.rows import storable
 from indexer.errors import CatalogueUnreadable, FileMissing, InvalidQuery
 from indexer.files import digest, existing, total_bytes
 from indexer.locks import FolderLock
+from indexer.media.sandbox import DecodeSandbox, SandboxLimits
+from indexer.media.thumbnails import Thumbnails
 from indexer.pipeline import PipelineConfig
 from indexer.queries import checked_range, clip_features, stored_features
 from indexer.records import (
@@ -34,16 +37,13 @@ from indexer.records import (
     Video,
     VideoStatus,
 )
-from indexer.rows import storable
-from indexer.sandbox import DecodeSandbox, SandboxLimits
 from indexer.search import check_options, search
-from indexer.thumbnails import Thumbnails
 from indexer.vectors import VectorIndex
 from indexer.worker import Worker, WorkerConfig
 from model.types import Query, VideoFeatures, VideoTextModel
 
 if TYPE_CHECKING:
-    from indexer.media import Decoder  # the decoders themselves are loaded in the sandbox's process only
+    from indexer.media.pyav import Decoder  # the decoders themselves are loaded in the sandbox's process only
 
 MAX_QUERY_CHARS = 2000
 CATALOGUE_FILE = "catalogue.sqlite"
@@ -314,7 +314,7 @@ class VideoIndex:
     # ---- what it is and shows
 
     def thumbnail(self, video_id: str, at_s: float) -> Path:
-        """A JPEG of the frame shown at a time, clipped to the video; kept for a while (indexer/thumbnails.py).
+        """A JPEG of the frame shown at a time, clipped to the video; kept for a while (indexer/media/thumbnails.py).
 
         Raises: NotFound, InvalidQuery for a time that is no number, MediaError.
         """

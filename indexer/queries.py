@@ -15,9 +15,9 @@ import torch
 from torch.nn.functional import normalize
 
 from indexer.errors import InvalidQuery, VideoTooLong
+from indexer.media.sandbox import DecodeSandbox
 from indexer.pipeline import cut_batches
 from indexer.records import StoredSegment
-from indexer.sandbox import DecodeSandbox
 from indexer.segments import plan_segments
 from model.types import VideoFeatures, VideoTextModel
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from indexer.catalogue import Catalogue
+from indexer.catalogue.database import Catalogue
 from indexer.errors import CatalogueBusy, JobLost, MediaError, ModelMismatch, SandboxClosed, StorageFull
 from indexer.pipeline import FrameSource, PipelineConfig, index_video
 from indexer.records import Job, JobStage

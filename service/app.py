@@ -18,13 +18,13 @@ from indexer.errors import BackendMissing
 from indexer.index import IndexConfig, VideoIndex
 from indexer.records import SearchOptions
 from service import bodies, edge
-from service.answers import Problem
 from service.readiness import Readiness
+from service.responses import Problem
 from service.routes import health, indexing, jobs, models, search, videos
 from service.running import Running, WatchedWorker
 from service.settings import Settings
-from service.shared_cache import Wake
 from service.uploads import sweep
+from service.wake import Wake
 
 log = logging.getLogger("vidgrain.app")
 

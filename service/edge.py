@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from indexer.rows import storable
+from indexer.catalogue.rows import storable
 from model.errors import VidgrainError
 from service.bodies import from_validation
 from service.errors import (

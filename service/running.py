@@ -13,7 +13,7 @@ from indexer.index import VideoIndex
 from service.errors import NotReady
 from service.readiness import Readiness
 from service.settings import Settings
-from service.shared_cache import Wake
+from service.wake import Wake
 
 
 class WatchedWorker(Protocol):

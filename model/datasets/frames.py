@@ -1,6 +1,6 @@
 """How the frames of a clip are chosen, and what reads them for training and evaluation. It opens no file.
 
-model/ knows no decoder: the reader is handed in, indexer/clip_frames.py has the real one.
+model/ knows no decoder: the reader is handed in, indexer/media/clip_frames.py has the real one.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from typing import Literal
 
 from fastapi import APIRouter
 
-from service.answers import Health, IndexAnswer, Ready, Reason, Version
-from service.routes.responses import problems
+from service.responses import Health, IndexAnswer, Ready, Reason, Version
+from service.routes.problems import problems
 from service.running import Running, TheRunning
 
 router = APIRouter(tags=["service"])

@@ -12,13 +12,13 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from indexer.records import AddResult, Job
-from service.answers import Added, JobAnswer
 from service.bodies import MULTIPART, checked, content_type, documented, parse, read_json
 from service.errors import InvalidRequest
 from service.paths import allowed_file
-from service.routes.responses import Responses, problems
+from service.requests import AddByPath, AddFields, AddQuery
+from service.responses import Added, JobAnswer
+from service.routes.problems import Responses, problems
 from service.running import Prefix, Running, TheRunning
-from service.schemas import AddByPath, AddFields, AddQuery
 from service.uploads import Upload, receive
 
 router = APIRouter(tags=["videos"])

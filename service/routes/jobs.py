@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from service.answers import JobAnswer, JobList
-from service.routes.responses import problems
+from service.requests import JobsQuery
+from service.responses import JobAnswer, JobList
+from service.routes.problems import problems
 from service.running import Prefix, TheRunning
-from service.schemas import JobsQuery
 
 router = APIRouter(tags=["jobs"])
 

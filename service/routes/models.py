@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from model.installed import installed_models
-from service.answers import ModelAnswer, ModelList, ScorerList
-from service.routes.responses import problems
+from service.responses import ModelAnswer, ModelList, ScorerList
+from service.routes.problems import problems
 from service.running import TheRunning
 
 router = APIRouter(tags=["service"])

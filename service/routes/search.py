@@ -10,12 +10,12 @@ from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
 
 from indexer.errors import MediaError
-from service.answers import SearchResponse
 from service.bodies import MULTIPART, content_type, documented, json_body, read_json, validate
 from service.errors import EmptyQuery, QueryTooLong
-from service.routes.responses import problems
+from service.requests import MAX_QUERY_CHARS, ClipRange, StoredSearch, TextSearch
+from service.responses import SearchResponse
+from service.routes.problems import problems
 from service.running import Prefix, Running, TheRunning
-from service.schemas import MAX_QUERY_CHARS, ClipRange, StoredSearch, TextSearch
 from service.uploads import receive
 
 router = APIRouter(tags=["search"])

@@ -10,14 +10,14 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.datastructures import MutableHeaders
 from starlette.responses import FileResponse
 
+from indexer.catalogue.rows import storable
 from indexer.errors import NotFound
-from indexer.rows import storable
-from service.answers import VideoAnswer, VideoList
 from service.bodies import documented, json_body, parse
 from service.errors import InvalidRequest, RangeNotSatisfiable
-from service.routes.responses import Responses, problems
+from service.requests import ChangeVideo, ThumbnailQuery, VideosQuery
+from service.responses import VideoAnswer, VideoList
+from service.routes.problems import Responses, problems
 from service.running import Prefix, TheRunning
-from service.schemas import ChangeVideo, ThumbnailQuery, VideosQuery
 from service.uploads import VIDEO_TYPES
 
 router = APIRouter(tags=["videos"])

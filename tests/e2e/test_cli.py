@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.cli import commands, main
+from service.cli.main import commands, main
 from tests.support.clips import write_clip
 from tests.support.server import ROOT, command, environment, until
 from tests.support.tiny import untrained_tiny
@@ -85,7 +85,8 @@ def vidgrain(
 
 def test_help_is_quick_because_nothing_heavy_is_imported() -> None:
     script = (
-        "import sys, service.cli; print(sorted({'torch', 'fastapi', 'faiss', 'av', 'open_clip'} & set(sys.modules)))"
+        "import sys, service.cli.main; "
+        "print(sorted({'torch', 'fastapi', 'faiss', 'av', 'open_clip'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from service.demo import plan_clips, queries
+from service.cli.demo import plan_clips, queries
 from tests.support.server import ROOT, command, environment
 
 NUM_CLIPS = 14

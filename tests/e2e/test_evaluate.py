@@ -13,7 +13,7 @@ import pytest
 from model.datasets.load import load_split
 from model.datasets.shapes import Item, held_out
 from model.evaluation.published import published_rows
-from service.cli import main
+from service.cli.main import main
 from tests.e2e.test_cli import Outcome
 from tests.support.annotations import write_annotations, write_videos
 from tests.support.clips import write_clip

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from indexer.index import VideoIndex
-from indexer.media import probe, read_frames
-from indexer.media_write import write_video
+from indexer.media.pyav import probe, read_frames
+from indexer.media.write import write_video
 from indexer.records import SearchOptions
 from model.registry import load_model
 from tests.support.shared_videos import NAMES, shared_video

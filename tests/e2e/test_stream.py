@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.rows import storable
+from indexer.catalogue.rows import storable
 from tests.e2e.conftest import Clip, Service
 
 

@@ -14,7 +14,7 @@ import pytest
 from model.datasets.load import load_split
 from model.registry import load_model
 from model.training.log import read_log
-from service.cli import main
+from service.cli.main import main
 from tests.e2e.test_cli import Outcome
 from tests.support.annotations import write_annotations, write_videos
 from tests.support.training import losses, start_training, write_config, write_start

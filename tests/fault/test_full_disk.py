@@ -15,7 +15,7 @@ SIZE_BYTES = 24 * 2**20
 PROGRAM = """
 import sys
 from pathlib import Path
-from indexer.catalogue import Catalogue
+from indexer.catalogue.database import Catalogue
 from indexer.errors import StorageFull
 from tests.support.catalogues import MEDIA, SPEC, add, claim, features
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.catalogue import Catalogue
+from indexer.catalogue.database import Catalogue
 from indexer.pipeline import FrameSource, index_video
 from tests.support.clips import numbered_frames, write_clip
 from tests.support.fake_sandbox import write_fake_video

@@ -27,7 +27,7 @@ def services() -> dict[str, Any]:
 
 
 def test_services_start_commands_that_exist(services: dict[str, Any]) -> None:
-    from service.cli import commands
+    from service.cli.main import commands
 
     known = commands()
     ours = {name: s for name, s in services.items() if s["image"].startswith("vidgrain")}

@@ -37,7 +37,7 @@ def test_every_make_target_named_in_the_docs_exists() -> None:
 
 def test_every_command_named_in_the_docs_is_one_the_program_has() -> None:
     """Each `vidgrain ...` line of a code block: the command and its long options exist."""
-    from service.cli import commands
+    from service.cli.main import commands
 
     known = commands()
     wrong = []

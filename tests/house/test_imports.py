@@ -20,11 +20,11 @@ DOORS = {
     "open_clip": {"model/backbone.py"},
     "timm": {"model/backbone.py"},
     "triton": {"model/kernels/aosm_triton.py"},
-    "av": {"indexer/media.py", "indexer/media_write.py"},
-    "decord": {"indexer/media_decord.py"},
+    "av": {"indexer/media/pyav.py", "indexer/media/write.py"},
+    "decord": {"indexer/media/decord.py"},
     "faiss": {"indexer/vectors.py"},
-    "sqlite3": {"indexer/catalogue.py"},
-    "redis": {"service/shared_cache.py"},
+    "sqlite3": {"indexer/catalogue/database.py"},
+    "redis": {"service/wake.py"},
 }
 
 ENVIRONMENT_DOOR = "service/settings.py"

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from indexer.catalogue import Catalogue
+from indexer.catalogue.database import Catalogue
+from indexer.catalogue.filters import OPERATORS, compile_filter
 from indexer.errors import InvalidFilter, InvalidMetadata, JobConflict, JobLost
-from indexer.filters import OPERATORS, compile_filter
 from indexer.records import Job, SegmentFeatures
 from tests.support.catalogues import MEDIA, SPEC, Clock, add, features
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.catalogue import Catalogue
+from indexer.catalogue.database import Catalogue
 from indexer.records import AddResult, Job, MediaInfo, OnDuplicate, SegmentFeatures
 from model.types import ModelSpec
 

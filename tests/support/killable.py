@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from indexer.catalogue import Catalogue
+from indexer.catalogue.database import Catalogue
+from indexer.media.sandbox import DecodeSandbox
 from indexer.pipeline import PipelineConfig
 from indexer.records import Frames
-from indexer.sandbox import DecodeSandbox
 from indexer.worker import Worker, WorkerConfig
 from tests.support.catalogues import add
 from tests.support.fake_sandbox import FakeSandbox

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.catalogue import Catalogue
+from indexer.catalogue.database import Catalogue
 from indexer.errors import CatalogueBusy, ModelMismatch, SandboxClosed, StorageFull
 from indexer.pipeline import PipelineConfig
 from indexer.records import AddResult, Frames, Job, MediaInfo, SegmentFeatures

@@ -6,7 +6,7 @@ import pytest
 
 from service.bodies import parse, validate
 from service.errors import InvalidRequest, MalformedBody
-from service.schemas import AddByPath, ChangeVideo, StoredSearch, TextSearch
+from service.requests import AddByPath, ChangeVideo, StoredSearch, TextSearch
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,47 @@
+"""Which model the data of a catalogue belong to. Takes an open transaction."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from indexer.catalogue.rows import Transaction
+from indexer.errors import ModelMismatch
+from model.types import ModelSpec
+
+
+def bound(tx: Transaction) -> ModelSpec | None:
+    """The model whose features these are; None before the first `bind`."""
+    row = tx.row("SELECT value FROM state WHERE key = 'model'")
+    return None if row is None else _spec_of(json.loads(row["value"]))
+
+
+def require_bound(tx: Transaction) -> ModelSpec:
+    """The bound model. Raises: ModelMismatch before the first `bind`."""
+    spec = bound(tx)
+    if spec is None:
+        raise ModelMismatch("This data folder is tied to no model yet.", "Call bind_model first.")
+    return spec
+
+
+def bind(tx: Transaction, spec: ModelSpec, folder: Path) -> None:
+    """Tie the data to this model the first time. Raises: ModelMismatch if they belong to another."""
+    known = bound(tx)
+    if known is None:
+        tx.change("INSERT INTO state (key, value) VALUES ('model', ?)", json.dumps(asdict(spec)))
+    elif known.fingerprint != spec.fingerprint:
+        raise ModelMismatch(
+            f"The data in {folder} were made by the model {known.name} ({known.fingerprint[:12]}), "
+            f"not by {spec.name} ({spec.fingerprint[:12]}).",
+            f"Start with the model {known.name}, or choose another data folder for {spec.name}.",
+        )
+
+
+def _spec_of(values: dict[str, Any]) -> ModelSpec:
+    """The spec of a data folder. Fields that came later have their defaults in older folders; those that this version
+    doesn't know are left out, for the fingerprint decides."""
+    known = {field.name for field in fields(ModelSpec)}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+    return ModelSpec(**given)

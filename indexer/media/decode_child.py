@@ -1,0 +1,94 @@
+"""The decode child's program: `python -m indexer.media.decode_child MEMORY_BYTES ALARM_S`, started by sandbox.py only.
+
+It reads one JSON request a line on stdin and answers with one JSON line and, after it, `num_bytes` raw bytes. Before it
+loads a decoder it takes a memory limit, gives up writing files and dumping cores, and arranges its own end: when stdin
+closes (the parent is gone or done with it), or when a request outlives its alarm although the parent did not kill it.
+
+It never imports torch, and knows no catalogue.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+NOTHING = memoryview(b"")
+
+EXIT_MEMORY = 77
+"""The exit status that says: out of the memory limit."""
+
+
+def main(argv: list[str]) -> int:
+    """Serve requests until stdin ends. argv: memory limit in bytes, seconds after which a request is a hang."""
+    memory_bytes, alarm_s = int(argv[0]), float(argv[1])
+    _limit(memory_bytes)
+    answers = os.dup(1)
+    os.dup2(2, 1)  # whatever a library prints must not end up between the answers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        from indexer.media import pyav as media  # only now: the limits hold for the decoders' libraries as well
+
+        _answer(answers, {"ready": True})
+        for line in sys.stdin.buffer:
+            signal.setitimer(signal.ITIMER_REAL, alarm_s)  # SIGALRM's default is death; needs no thread of Python's
+            header, payload = _serve(media, json.loads(line))
+            _answer(answers, header, payload)
+            del payload
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except MemoryError:
+        return EXIT_MEMORY
+    return 0
+
+
+def _serve(media: Any, request: dict[str, Any]) -> tuple[dict[str, Any], memoryview]:
+    from indexer.errors import IndexerError
+
+    path, decoder = Path(request["path"]), request["decoder"]
+    try:
+        if request["verb"] == "probe":
+            return {"media": asdict(media.probe(path, decoder))}, NOTHING
+        if request["verb"] == "thumbnail":
+            return {}, memoryview(media.thumbnail(path, request["at_s"], request["max_side"], decoder))
+        frames = media.read_frames(path, request["instants_s"], decoder)
+    except IndexerError as error:
+        return {"error": error.code, "message": error.message, "hint": error.hint}, NOTHING
+    except ValueError as error:
+        return {"error": "value", "message": str(error)}, NOTHING
+    header = {"shape": frames.pixels.shape, "times_s": frames.times_s.tolist()}
+    return header, memoryview(frames.pixels).cast("B")
+
+
+def _answer(fd: int, header: dict[str, Any], payload: memoryview = NOTHING) -> None:
+    line = json.dumps({**header, "num_bytes": payload.nbytes}).encode() + b"\n"
+    for rest in (memoryview(line), payload):
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+
+
+def _limit(memory_bytes: int) -> None:
+    for kind, value in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard),) * 2)
+
+
+def _end_with_parent() -> None:
+    """The pipe of stdin hangs up when the parent ends, however it ends; also in the middle of a request.
+
+    PR_SET_PDEATHSIG would fire already when the thread that started this process ends, so it isn't used.
+    """
+    poll = select.poll()
+    poll.register(0, 0)
+    poll.poll()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,408 @@
+"""The door of the decoders: probe a file, read the frames shown at given instants, make a thumbnail.
+
+PyAV reads by default; decord (decord.py) is selectable. Time is counted from the stream's first frame; the frame
+shown at an instant is the last one whose time is not after it. Only a local file of a known video container is opened:
+no network, no playlists, no file that names other files. A decoder can hang or crash on a hostile file, so production
+calls this inside sandbox.py.
+
+This file knows no model, no catalogue and no process.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from indexer.errors import MediaError, UnsupportedMedia, VideoTooLong, VideoUndecodable
+from indexer.media.decord import read_with_decord, require_decord
+from indexer.media.orientation import jpeg, orientation, upright_rgb
+from indexer.records import Frames, MediaInfo
+
+Decoder = Literal["pyav", "decord"]
+
+DEFAULT_MAX_PIXELS = 8192 * 5120
+"""Of one picture; 8K (7680 x 4320) passes, a decompression bomb does not."""
+
+CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,gif,apng,ogg,mxf,nut,rm,ivf,obu,h264,hevc,av1,m4v,mpegvideo,mjpeg,dv"
+)
+SEEKABLE = {"mov", "mp4", "matroska", "webm", "mpegts", "flv", "asf"}
+"""Containers whose timestamps survive a seek; elsewhere they hang on what was read before, so reading is linear."""
+
+ORDERED_ONLY = {"avi"}
+"""Containers that give the order of decoding and no time of showing: the k-th frame out is shown at the k-th slot."""
+
+STALE_S = 2.0
+"""How long the last good frame may stand in for frames that are damaged or missing."""
+
+SMALL_PIXELS = 640 * 480
+FIRST_REACH_S = 1.5
+MAX_READ_ERRORS = 16
+
+
+class _Picture(NamedTuple):
+    pts: int
+    ticks: int  # how long it is shown, in units of the stream's time base
+    frame: VideoFrame
+    is_after_damage: bool
+
+
+def probe(path: Path, decoder: Decoder = "pyav", max_pixels: int | None = None) -> MediaInfo:
+    """Duration, rate, size as displayed, rotation and codec of a file's best video stream.
+
+    The duration is measured from the stream's packets, so a truncated file counts only what is there.
+    Raises: UnsupportedMedia, VideoUndecodable, VideoTooLong (a picture over max_pixels), BackendMissing.
+    """
+    with _reading(path), closing(_Cursor(path, max_pixels)) as cursor:
+        if decoder == "decord":
+            require_decord(cursor)
+        first = cursor.current.frame
+        is_turned, _, _, rotation_deg = orientation(first)
+        sides = (first.width, first.height)
+        width, height = sides[::-1] if is_turned else sides
+        return MediaInfo(
+            duration_s=cursor.seconds(max(cursor.end_pts() - cursor.base, 1)),
+            fps=cursor.fps,
+            width=width,
+            height=height,
+            rotation_deg=rotation_deg,
+            codec=cursor.codec_name,
+            container=cursor.container_name,
+            has_audio=cursor.has_audio,
+        )
+
+
+def read_frames(
+    path: Path, instants_s: Sequence[float], decoder: Decoder = "pyav", max_pixels: int | None = None
+) -> Frames:
+    """The frame shown at each instant (seconds from the first frame), upright sRGB; one frame is given once.
+
+    Raises: UnsupportedMedia, VideoUndecodable (also where the frames near an instant are damaged, or a third of all
+    instants fall on damage), VideoTooLong, BackendMissing; ValueError for no instants, or one that is no time.
+    """
+    if not len(instants_s) or not all(math.isfinite(t) and t >= 0 for t in instants_s):
+        raise ValueError(f"instants must be finite, not negative and at least one: {list(instants_s)[:5]}")
+    with _reading(path), closing(_Cursor(path, max_pixels)) as cursor:
+        targets = sorted({cursor.base + cursor.ticks(t) for t in instants_s})
+        return read_with_decord(path, cursor, targets) if decoder == "decord" else _gather(cursor, targets)
+
+
+def thumbnail(
+    path: Path, at_s: float, max_side: int = 320, decoder: Decoder = "pyav", max_pixels: int | None = None
+) -> bytes:
+    """A JPEG of the frame shown at at_s, its longer side at most max_side pixels. Raises: as read_frames."""
+    return jpeg(read_frames(path, [max(0.0, at_s)], decoder, max_pixels).pixels[0], max_side)
+
+
+def _gather(cursor: _Cursor, targets: Sequence[int]) -> Frames:
+    size: tuple[int, int] | None = None
+    times: list[int] = []
+    pixels: list[NDArray[np.uint8]] = []
+    num_stale = 0
+    for target in targets:
+        picture, is_stale = cursor.at(target)
+        num_stale += is_stale
+        if num_stale >= 2 and num_stale * 3 > len(targets):
+            raise VideoUndecodable(
+                f"Too much of the stream is damaged, from {cursor.seconds(picture.pts - cursor.base):.1f} s on."
+            )
+        if not times or picture.pts > times[-1]:
+            size = size or (picture.frame.width, picture.frame.height)
+            times.append(picture.pts)
+            pixels.append(upright_rgb(picture.frame, size))
+    if any(p.shape != pixels[0].shape for p in pixels):
+        raise VideoUndecodable("The stream changes its orientation midway.")
+    times_s = np.array([cursor.seconds(pts - cursor.base) for pts in times], dtype=np.float64)
+    return Frames(np.stack(pixels), times_s)
+
+
+class _Cursor:
+    """A video stream read forwards in order of presentation, from its start or from a key frame before what is wanted.
+
+    `current` is the frame reached, `base` the time of the first; pts, base and targets are in ticks of the time base.
+    """
+
+    current: _Picture
+    _ahead: _Picture | None
+    _pictures: Iterator[_Picture]
+
+    def __init__(self, path: Path, max_pixels: int | None) -> None:
+        self._path = path
+        self._max_pixels = max_pixels or DEFAULT_MAX_PIXELS
+        self._open()
+        self._can_seek = bool(self._names & SEEKABLE)
+        self._reach_s = FIRST_REACH_S
+        self.base = self.current.pts
+
+    def close(self) -> None:
+        self._container.close()
+
+    @property
+    def fps(self) -> float:
+        """Frames per second as the container says, 25 where it says nothing sane."""
+        for rate in (self._stream.average_rate, self._stream.guessed_rate, self._stream.base_rate):
+            if rate and 0 < rate <= 1000:
+                return float(rate)
+        return 25.0
+
+    @property
+    def codec_name(self) -> str:
+        return str(self._stream.codec_context.codec.canonical_name)
+
+    @property
+    def container_name(self) -> str:
+        suffix = self._path.suffix.lower().lstrip(".")
+        return suffix if suffix in self._names else self._container.format.name.split(",")[0]
+
+    @property
+    def has_audio(self) -> bool:
+        return bool(self._container.streams.audio)
+
+    def seconds(self, ticks: int) -> float:
+        return float(ticks * self._time_base)
+
+    def ticks(self, seconds: float) -> int:
+        """Whole ticks in a stretch; a microsecond of slack, so that a frame's own time finds that frame."""
+        return math.floor(Fraction(seconds + 1e-6) / self._time_base)
+
+    def at(self, target: int) -> tuple[_Picture, bool]:
+        """The frame shown at target, and whether it only stands in for damaged ones. Raises: VideoUndecodable."""
+        if target < self.current.pts:
+            self._rewind()
+        elif self._can_seek and self.seconds(target - self.current.pts) > self._reach_s:
+            self._seek(target)
+        while True:
+            if self._ahead is None:
+                self._ahead = next(self._pictures, None)
+            if self._ahead is None or self._ahead.pts > target:
+                break
+            self.current, self._ahead = self._ahead, None
+        return self.current, self._is_stale(target)
+
+    def packet_times(self) -> tuple[list[int], int]:
+        """Sorted times of the packets that are shown, and how many packets there are (more with an edit list)."""
+        self._rewind(decode=False)
+        packets = [(self._shown_at(p), p.is_discard) for p in self._packets() if p.size]
+        return sorted(at for at, is_cut in packets if at is not None and not is_cut), len(packets)
+
+    def end_pts(self) -> int:
+        """Where the last packet that can be read ends. The position is lost."""
+        start = self._stream.start_time or 0
+        if self._stream.duration:
+            claimed = start + self._stream.duration
+        else:
+            claimed = start + self.ticks((self._container.duration or 0) / 1_000_000)
+        for back_s in (3.0, 30.0):
+            want = claimed - self.ticks(back_s)
+            if self._can_seek and want > self.base:
+                try:
+                    self._container.seek(want, stream=self._stream, backward=True)
+                except av.error.FFmpegError:
+                    break
+                if (end := self._last_end()) is not None:
+                    return end
+        self._rewind(decode=False)
+        return self._last_end() or self.base + self._frame_ticks
+
+    def _open(self, decode: bool = True) -> None:
+        self._container, self._stream = _open(self._path, self._max_pixels)
+        self._names = set(self._container.format.name.split(","))
+        self._time_base = self._stream.time_base or Fraction(1, 1000)
+        self._frame_ticks = max(1, round(1 / self.fps / self._time_base))
+        listed = self._stream.index_entries if self._names & ORDERED_ONLY else ()
+        self._slots: dict[int | None, int | None] = {entry.pos + 8: entry.timestamp for entry in listed}
+        self._is_end_damaged = False
+        self._ahead = None
+        if decode:
+            self._pictures = self._decode(need_key=None)
+            first = next(self._pictures, None)
+            if first is None:
+                self._container.close()
+                raise VideoUndecodable("No frame of the video stream can be decoded.")
+            self.current = first
+
+    def _rewind(self, decode: bool = True) -> None:
+        self._container.close()
+        self._open(decode)
+
+    def _seek(self, target: int) -> None:
+        """Go to a key frame at or before target; to the start where the container can't."""
+        left = self.current.pts
+        for back_s in (0.0, 2.0, 8.0):
+            want = target - self.ticks(back_s)
+            if want <= self.base:
+                break
+            try:
+                self._container.seek(want, stream=self._stream, backward=True)
+            except av.error.FFmpegError:
+                break
+            self._pictures, self._ahead = self._decode(need_key=True), None
+            landed = next(self._pictures, None)
+            if landed is not None and self.base <= landed.pts <= target:
+                if landed.pts <= left:  # decoding on would have been shorter: the key frames are that far apart
+                    self._reach_s = max(self._reach_s, self.seconds(target - landed.pts))
+                self.current = landed
+                return
+        self._can_seek = False
+        self._rewind()
+
+    def _decode(self, need_key: bool | None) -> Iterator[_Picture]:
+        """Frames in rising order of time. What follows damage is left out up to the next key frame.
+
+        need_key: leave out what comes before the first key frame; None: only if the first packet isn't one.
+        """
+        is_damaged = False
+        last: int | None = None
+        slots: deque[int | None] = deque()
+        for packet in self._packets():
+            if need_key is None:
+                need_key = not packet.is_keyframe
+            frames = self._frames_of(packet)
+            if packet.size and frames is not None:
+                slots.append(self._shown_at(packet))
+            if frames is None:
+                is_damaged = need_key = True
+                continue
+            for frame in frames:
+                slot = slots.popleft() if slots else None
+                if frame.is_corrupt:
+                    is_damaged = True
+                    continue
+                if need_key and not frame.key_frame:
+                    continue
+                at = slot if self._names & ORDERED_ONLY else frame.pts
+                pts = self._counted(last) if at is None else at
+                if last is not None and pts <= last:
+                    continue
+                yield _Picture(pts, frame.duration or self._frame_ticks, frame, is_damaged)
+                need_key, is_damaged, last = False, False, pts
+        self._is_end_damaged = is_damaged
+
+    def _packets(self) -> Iterator[av.Packet[VideoStream]]:
+        """Packets of the stream, last the empty one that drains the decoder; steps over what can't be read."""
+        num_errors = 0
+        while True:
+            try:
+                for packet in self._container.demux(self._stream):
+                    num_errors = 0
+                    yield packet
+                return
+            except av.error.FFmpegError as error:
+                _raise_shortage(error)
+                num_errors += 1
+                if num_errors >= MAX_READ_ERRORS:
+                    return
+
+    def _frames_of(self, packet: av.Packet[VideoStream]) -> list[VideoFrame] | None:
+        """What a packet decodes to, None where it is damaged."""
+        if packet.is_corrupt:
+            return None
+        try:
+            return packet.decode()
+        except av.error.FFmpegError as error:
+            _raise_shortage(error)
+            return None
+
+    def _shown_at(self, packet: av.Packet[VideoStream]) -> int | None:
+        """Of a container that only counts packets, what its index says of this place: a lost packet still counts."""
+        return self._slots.get(packet.pos, packet.dts) if self._names & ORDERED_ONLY else packet.pts
+
+    def _counted(self, last: int | None) -> int:
+        self._can_seek = False
+        return 0 if last is None else last + self._frame_ticks
+
+    def _last_end(self) -> int | None:
+        end: int | None = None
+        num_untimed = 0
+        for packet in self._packets():
+            if not packet.size or packet.is_discard or packet.is_corrupt:
+                continue
+            at = self._shown_at(packet)
+            at = packet.dts if at is None else at
+            if at is None:
+                num_untimed += 1
+            else:
+                end = max(end if end is not None else at, at + (packet.duration or self._frame_ticks))
+        return end if end is not None or not num_untimed else self.base + num_untimed * self._frame_ticks
+
+    def _is_stale(self, target: int) -> bool:
+        shown_until = self.current.pts + self.current.ticks
+        late_s = self.seconds(target - shown_until)
+        is_hole = self._ahead.is_after_damage if self._ahead else self._is_end_damaged or late_s > STALE_S
+        if not is_hole or late_s < 0:
+            return False
+        if late_s > STALE_S:
+            raise VideoUndecodable(f"No frame near {self.seconds(target - self.base):.1f} s can be decoded.")
+        return True
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns what PyAV raises into the index's errors, which name the file."""
+    try:
+        yield
+    except MediaError as error:
+        raise type(error)(f"{path.name}: {error.message}", error.hint) from error
+    except av.error.FFmpegError as error:
+        _raise_shortage(error)
+        raise VideoUndecodable(f"{path.name}: The video stream can't be read ({error.strerror}).") from error
+
+
+def _raise_shortage(error: av.error.FFmpegError) -> None:
+    """No memory, or no thread to be had (EAGAIN): says nothing about the file."""
+    if isinstance(error, MemoryError | BlockingIOError):
+        raise MemoryError from error
+
+
+def _open(path: Path, max_pixels: int) -> tuple[InputContainer, VideoStream]:
+    if not path.is_file():
+        raise UnsupportedMedia("There is no such file." if not path.exists() else "Not a regular file.")
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_pixels": str(max_pixels)}
+    try:
+        container = av.open(f"file:{path.absolute()}", "r", options=options, metadata_errors="replace")
+    except av.error.PermissionError as error:
+        raise UnsupportedMedia("The file may not be read.", "Check its permissions.") from error
+    except av.error.FFmpegError as error:
+        _raise_shortage(error)
+        raise UnsupportedMedia(f"Not a video file that Vidgrain reads ({error.strerror}).") from error
+    try:
+        _check_size(container, max_pixels)
+        if not all(s.codec_context and s.codec_context.width for s in container.streams.video):  # no decoder took them
+            with av.open(f"file:{path.absolute()}", "r", options={**options, "codec_whitelist": "none"}) as claims:
+                _check_size(claims, max_pixels)
+        return container, _best_stream(container, max_pixels)
+    except BaseException:
+        container.close()
+        raise
+
+
+def _check_size(container: InputContainer, max_pixels: int) -> None:
+    for codec in (stream.codec_context for stream in container.streams.video):
+        if codec and codec.width * codec.height > max_pixels:
+            raise VideoTooLong(f"Pictures of {codec.width} x {codec.height} are over the limit of {max_pixels} px.")
+
+
+def _best_stream(container: InputContainer, max_pixels: int) -> VideoStream:
+    stream = cast(VideoStream | None, container.streams.best("video"))
+    if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+        raise UnsupportedMedia("There is no video stream in it.")
+    codec = cast(Any, stream.codec_context)
+    if codec is None:
+        raise UnsupportedMedia("No decoder here knows its video codec.")
+    codec.thread_type = "AUTO"
+    codec.thread_count = min(4, os.cpu_count() or 1) if codec.width * codec.height > SMALL_PIXELS else 1
+    codec.options = {"max_pixels": str(max_pixels), "err_detect": "explode"}
+    return stream

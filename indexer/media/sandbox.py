@@ -1,0 +1,280 @@
+"""Decoding in a child process that can be killed: the verbs of pyav.py under a time limit and a memory limit.
+
+A hostile or broken file may hang, crash or swell its decoder; here that costs a child, and the caller gets one clear
+error. The child is started at the first request and again after a kill or a crash, with an environment of its own (no
+secrets). It is a plain program (decode_child.py) over pipes, so it works from threads and under any start method.
+
+This file knows no decoder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from indexer.errors import (
+    BackendMissing,
+    DecodeCrashed,
+    DecodeTimeout,
+    IndexerError,
+    SandboxClosed,
+    UnsupportedMedia,
+    VideoTooLong,
+    VideoUndecodable,
+)
+from indexer.media.decode_child import EXIT_MEMORY
+from indexer.records import Frames, MediaInfo
+
+if TYPE_CHECKING:
+    from indexer.media.pyav import Decoder
+
+START_TIMEOUT_S = 60.0
+ALARM_SLACK_S = 10.0
+MAX_HEADER_BYTES = 2**20
+STDERR_TAIL_BYTES = 4096
+
+_ERRORS = {e.code: e for e in (UnsupportedMedia, VideoUndecodable, VideoTooLong, BackendMissing)}
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxLimits:
+    """timeout_s of one request (the child's start apart); memory_bytes of the child's whole address space."""
+
+    timeout_s: float = 60.0
+    memory_bytes: int = 4 * 2**30
+
+
+class DecodeSandbox:
+    """probe, read_frames and thumbnail in a child; one request at a time, from any thread.
+
+    Raises of every verb: what pyav.py raises, DecodeTimeout, DecodeCrashed, SandboxClosed after close().
+    """
+
+    def __init__(self, decoder: Decoder = "pyav", limits: SandboxLimits | None = None) -> None:
+        self._decoder = decoder
+        self._limits = limits or SandboxLimits()
+        self._lock = threading.Lock()
+        self._child: _Child | None = None
+        self._is_closed = False
+
+    def probe(self, path: Path) -> MediaInfo:
+        """As pyav.probe."""
+        header, _ = self._ask({"verb": "probe"}, path)
+        return MediaInfo(**header["media"])
+
+    def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
+        """As pyav.read_frames."""
+        header, payload = self._ask({"verb": "read_frames", "instants_s": [float(t) for t in instants_s]}, path)
+        pixels = np.frombuffer(payload, dtype=np.uint8).reshape(header["shape"])
+        return Frames(pixels, np.array(header["times_s"], dtype=np.float64))
+
+    def thumbnail(self, path: Path, at_s: float, max_side: int = 320) -> bytes:
+        """As pyav.thumbnail."""
+        _, payload = self._ask({"verb": "thumbnail", "at_s": float(at_s), "max_side": max_side}, path)
+        return bytes(payload)
+
+    @property
+    def child_pid(self) -> int | None:
+        """The process id of the child, None before the first request and after one that ended it."""
+        child = self._child
+        return child.pid if child else None
+
+    def close(self) -> None:
+        """End the child, also in the middle of a request (which then raises SandboxClosed). Harmless when repeated."""
+        self._is_closed = True
+        if child := self._child:
+            child.kill()
+        with self._lock:
+            self._drop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, request: dict[str, Any], path: Path) -> tuple[dict[str, Any], bytearray]:
+        line = json.dumps({**request, "path": str(path.absolute()), "decoder": self._decoder}).encode() + b"\n"
+        with self._lock:
+            try:
+                child = self._send(line)
+                header, payload = child.receive(time.monotonic() + self._limits.timeout_s)
+            except BaseException as error:
+                status = self._drop()
+                if self._is_closed:
+                    raise SandboxClosed("Decoding was stopped: the sandbox is closed.") from error
+                if isinstance(error, TimeoutError):
+                    raise DecodeTimeout(
+                        f"{path.name}: Decoding took longer than {self._limits.timeout_s:g} s and was stopped."
+                    ) from error
+                if isinstance(error, _ChildGone):
+                    raise self._crashed(path.name, status, error.tail) from error
+                raise
+        if "error" in header:
+            raise _rebuilt(header)
+        return header, payload
+
+    def _send(self, line: bytes) -> _Child:
+        """Hand a request to a living child; one that ended while idle is replaced."""
+        for is_last_try in (False, True):
+            if self._is_closed:
+                raise _ChildGone("")
+            if self._child is None:
+                self._child = _Child(self._limits)
+                self._child.wait_ready(time.monotonic() + START_TIMEOUT_S)
+            try:
+                self._child.send(line)
+                return self._child
+            except BrokenPipeError as error:
+                if is_last_try:
+                    raise _ChildGone("") from error
+                self._drop()
+        raise AssertionError("unreachable")
+
+    def _drop(self) -> int | None:
+        child, self._child = self._child, None
+        return child.end() if child else None
+
+    def _crashed(self, name: str, status: int | None, tail: str) -> DecodeCrashed:
+        mebibytes = self._limits.memory_bytes // 2**20
+        if status == EXIT_MEMORY:
+            return DecodeCrashed(f"{name}: Decoding needs more than its memory limit of {mebibytes} MiB.")
+        how = f"signal {signal.Signals(-status).name}" if status is not None and status < 0 else f"status {status}"
+        return DecodeCrashed(f"{name}: The decoder died ({how}{': ' + tail if tail else ''}).")
+
+
+class _ChildGone(Exception):
+    """The child ended without an answer; `tail` is the last line it wrote to stderr, made harmless."""
+
+    def __init__(self, tail: str) -> None:
+        super().__init__(tail)
+        self.tail = tail
+
+
+class _Child:
+    """One child process and the three pipes to it."""
+
+    def __init__(self, limits: SandboxLimits) -> None:
+        root = str(Path(__file__).resolve().parents[2])
+        environment = {
+            "PYTHONPATH": os.pathsep.join([root, *(p for p in sys.path if p and p != root)]),
+            "MALLOC_ARENA_MAX": "2",
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "LC_ALL": "C.UTF-8",
+            "PATH": os.defpath,  # decord asks for it
+        }
+        numbers = [str(limits.memory_bytes), str(limits.timeout_s + ALARM_SLACK_S)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-B", "-m", "indexer.media.decode_child", *numbers],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        self._stdin, self._stdout, self._stderr = self._process.stdin, self._process.stdout, self._process.stderr
+        self._tail = b""
+        self._poll = select.poll()  # select() fails from file number 1024 on
+        for pipe in (self._stdout, self._stderr):
+            self._poll.register(pipe, select.POLLIN)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_ready(self, deadline: float) -> None:
+        """Until the child has its limits and its libraries. Raises: _ChildGone, TimeoutError."""
+        self.receive(deadline)
+
+    def send(self, line: bytes) -> None:
+        """Raises: BrokenPipeError if the child is gone."""
+        if self._process.poll() is not None:
+            raise BrokenPipeError
+        rest = memoryview(line)
+        while rest:
+            rest = rest[self._stdin.write(rest) :]
+
+    def receive(self, deadline: float) -> tuple[dict[str, Any], bytearray]:
+        """One answer: its header, and its bytes. Raises: _ChildGone, TimeoutError."""
+        line = bytearray()
+        while (end := line.find(b"\n")) < 0:
+            if len(line) > MAX_HEADER_BYTES:
+                raise _ChildGone("an answer that is none")
+            line += self._read(deadline, 65536)
+        header = json.loads(line[:end])
+        payload = bytearray(header["num_bytes"])
+        got = len(line) - end - 1
+        payload[:got] = line[end + 1 :]
+        view = memoryview(payload)
+        while got < len(payload):
+            got += self._read_into(deadline, view[got:])
+        return header, payload
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> int:
+        """Kill and reap the child if it hasn't ended by itself, close the pipes; its exit status."""
+        self._process.kill()
+        status = self._process.wait()
+        for pipe in (self._stdin, self._stdout, self._stderr):
+            pipe.close()
+        return status
+
+    def _read(self, deadline: float, num: int) -> bytes:
+        buffer = bytearray(num)
+        return bytes(buffer[: self._read_into(deadline, memoryview(buffer))])
+
+    def _read_into(self, deadline: float, view: memoryview) -> int:
+        while True:
+            timeout_s = deadline - time.monotonic()
+            ready = {number for number, _ in self._poll.poll(max(0.0, timeout_s) * 1e3)}
+            if self._stderr.fileno() in ready:
+                said = os.read(self._stderr.fileno(), STDERR_TAIL_BYTES)
+                self._tail = (self._tail + said)[-STDERR_TAIL_BYTES:]
+                if not said:
+                    self._poll.unregister(self._stderr)
+                if self._stdout.fileno() not in ready:
+                    continue
+            if self._stdout.fileno() in ready:
+                got = os.readv(self._stdout.fileno(), [view])
+                if got:
+                    return got
+                self._process.wait()
+                raise _ChildGone(self._last_words())
+            if timeout_s <= 0:
+                raise TimeoutError
+
+    def _last_words(self) -> str:
+        """The last line on stderr without paths and control characters, at most 120 characters."""
+        rest = os.read(self._stderr.fileno(), STDERR_TAIL_BYTES)
+        lines = (self._tail + rest).decode("utf-8", "replace").split("\n")
+        last = next((text for text in reversed(lines) if text.strip()), "")
+        return re.sub(r"\S*/\S*", "...", re.sub(r"[^\x20-\x7e]", "", last)).strip()[:120]
+
+
+def _rebuilt(header: dict[str, Any]) -> IndexerError | ValueError:
+    if header["error"] in _ERRORS:
+        return _ERRORS[header["error"]](header["message"], header["hint"])
+    if header["error"] == "value":
+        return ValueError(header["message"])
+    return VideoUndecodable(header["message"])

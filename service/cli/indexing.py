@@ -1,0 +1,201 @@
+"""`vidgrain index`: find video files, add them, follow their jobs with a bar, and say which failed and why.
+
+The worker runs in this process, in a thread; a worker of a running server may take some of the jobs: jobs are leased,
+so each is done once, and this command follows them all the same.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from model.errors import VidgrainError
+from service.cli.printing import stderr
+
+if TYPE_CHECKING:
+    from indexer.index import VideoIndex
+    from indexer.records import Job
+
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts"),
+        *("mts", "wmv", "flv", "3gp", "ogv", "gif", "vob", "mxf"),
+    )
+)
+"""What a folder is searched for; a file named by hand is taken whatever its name is."""
+
+_POLL_S = 0.1
+_ENDED = {"succeeded", "failed", "cancelled"}
+
+
+@dataclass
+class IndexReport:
+    """What became of each file. failures: (path, reason); num_waiting: left queued by an interruption."""
+
+    num_indexed: int = 0
+    num_known: int = 0
+    num_waiting: int = 0
+    failures: list[tuple[Path, str]] = field(default_factory=list)
+    took_s: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "indexed": self.num_indexed,
+            "already_there": self.num_known,
+            "waiting": self.num_waiting,
+            "failed": [{"path": str(path), "reason": reason} for path, reason in self.failures],
+            "took_s": round(self.took_s, 3),
+        }
+
+
+def find_videos(paths: Iterable[Path]) -> Iterator[Path]:
+    """Files as named, and below each folder the files with a video's suffix in order of name; hidden ones left out."""
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        for found in sorted(path.rglob("*")):
+            is_hidden = any(part.startswith(".") for part in found.relative_to(path).parts)
+            if found.suffix.lower() in VIDEO_SUFFIXES and not is_hidden and found.is_file():
+                yield found
+
+
+def index_files(
+    index: VideoIndex, files: Sequence[Path], *, titles: Sequence[str] | None = None, retry_failed: bool = False
+) -> IndexReport:
+    """Add the files and work until each one's job has ended. Ctrl-C: stops, the rest stays queued.
+
+    titles: one per file, instead of the file's name. retry_failed: a content that failed before is tried again.
+    """
+    report = IndexReport()
+    began_s = time.monotonic()
+    stop = threading.Event()
+    runner = _Runner(index, stop)
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=stderr,
+        transient=False,
+    )
+    pending: dict[str, Path] = {}
+    try:
+        with bar:
+            task = bar.add_task("indexing", total=len(files))
+            runner.start()
+            for number, path in enumerate(files):
+                title = titles[number] if titles is not None else None
+                if not _add(index, path, title, retry_failed, pending, report):
+                    bar.advance(task)
+                _collect(index, pending, report, lambda: bar.advance(task), limit=8)
+            while pending:
+                runner.check()
+                _collect(index, pending, report, lambda: bar.advance(task))
+                bar.update(task, description=_describe(index, pending))
+                time.sleep(_POLL_S)
+            bar.update(task, description="indexed")
+    except KeyboardInterrupt:
+        report.num_waiting = len(pending)
+        stderr.print(
+            f"stopped; {len(pending)} added files still wait in the queue. What was indexed is kept: run the same "
+            "command again, or start `vidgrain worker`, and it goes on from there."
+        )
+    finally:
+        stop.set()
+        runner.join()
+        report.took_s = time.monotonic() - began_s
+    return report
+
+
+class _Runner(threading.Thread):
+    """The worker's loop in a thread; its death is raised in the thread that follows the jobs."""
+
+    def __init__(self, index: VideoIndex, stop: threading.Event) -> None:
+        super().__init__(name="indexing", daemon=True)
+        self._worker = index.worker()
+        self._stop_event = stop
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._worker.run(self._stop_event)
+        except BaseException as error:  # handed to `check`
+            self._error = error
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if not self.is_alive():
+            raise RuntimeError("the worker's thread ended early")
+
+
+def _add(
+    index: VideoIndex, path: Path, title: str | None, retry_failed: bool, pending: dict[str, Path], report: IndexReport
+) -> bool:
+    """Add one file; True if a job is to be followed, False if its fate is settled."""
+    try:
+        result = index.add(path.resolve(), title=title)
+        if not result.is_duplicate:
+            pending[result.job_id] = path
+            return True
+        if result.job_id in pending:
+            report.num_known += 1
+            return False
+        job = index.job(result.job_id)
+        if retry_failed and job.status in {"failed", "cancelled"}:
+            job = index.retry_job(job.id)
+        if job.status in _ENDED:
+            _settle(job, path, report, was_known=True)
+            return False
+        pending[job.id] = path
+        return True
+    except (VidgrainError, OSError) as error:
+        report.failures.append((path, _reason(error)))
+        return False
+
+
+def _collect(
+    index: VideoIndex, pending: dict[str, Path], report: IndexReport, advance: Any, limit: int | None = None
+) -> None:
+    """Move ended jobs from pending into the report; limit: look at so many of the oldest only."""
+    for job_id in list(pending)[:limit]:
+        job = index.job(job_id)
+        if job.status in _ENDED:
+            _settle(job, pending.pop(job_id), report, was_known=False)
+            advance()
+
+
+def _settle(job: Job, path: Path, report: IndexReport, *, was_known: bool) -> None:
+    if job.status == "failed":
+        report.failures.append((path, f"{job.error_code}: {job.error_message}"))
+    elif job.status == "cancelled":
+        report.failures.append((path, "cancelled"))
+    elif was_known:
+        report.num_known += 1
+    else:
+        report.num_indexed += 1
+
+
+def _describe(index: VideoIndex, pending: dict[str, Path]) -> str:
+    for job_id in list(pending)[:4]:
+        job = index.job(job_id)
+        if job.status == "running":
+            part = f" {job.progress_done}/{job.progress_total}" if job.progress_total > 1 else ""
+            return f"indexing {pending[job_id].name[:40]}{part}"
+    return "indexing"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, VidgrainError):
+        return f"{error.code}: {error.message}"
+    return f"unreadable: {error}"

@@ -1,0 +1,96 @@
+"""Redis's door: wakes idle workers. Nothing that must survive lives here; absent or down, all works, a little later.
+
+A wake-up is an item of a short-lived list, so one that comes while a worker is busy is not lost, and one that nobody
+takes is gone after a minute. This file knows no job: the catalogue says what there is to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+log = logging.getLogger("vidgrain.wake")
+
+_KEY = "vidgrain:wake"
+_KEPT_S = 60
+_MAX_WAITING = 64
+_ANSWER_TIMEOUT_S = 0.5
+_LONGEST_WAIT_S = 20.0
+_PAUSE_AFTER_FAILURE_S = 5.0
+
+
+class Wake:
+    """notify() from whoever queues a job, wait() in a worker. Thread-safe. url None: wait just waits.
+
+    A Redis that is away costs one warning until it answers again, and at most half a second of every five.
+    """
+
+    def __init__(self, url: str | None) -> None:
+        self._notifier = _client(url, _ANSWER_TIMEOUT_S) if url is not None else None
+        self._waiter = _client(url, _LONGEST_WAIT_S + 5.0) if url is not None else None
+        self._has_failed = False
+        self._silent_until_s = 0.0
+        self._closed = threading.Event()
+
+    def notify(self) -> None:
+        """Wake one worker. Never raises for a Redis that is away."""
+        self._ask(self._notifier, _push)
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when notified, when closed, or after timeout_s (at most 20 s when Redis is there)."""
+        ends_s = time.monotonic() + timeout_s
+        blocks_s = max(0.01, min(timeout_s, _LONGEST_WAIT_S))
+        if self._ask(self._waiter, lambda redis: (redis.blpop([_KEY], timeout=blocks_s), True)) is None:
+            self._closed.wait(max(0.0, ends_s - time.monotonic()))
+
+    def is_there(self) -> bool:
+        """Whether a Redis is named and answers just now."""
+        return bool(self._ask(self._notifier, lambda redis: redis.ping()))
+
+    def close(self) -> None:
+        """End the connections; a wait without Redis returns at once."""
+        self._closed.set()
+        for client in (self._notifier, self._waiter):
+            if client is not None:
+                client.close()
+
+    def _ask(self, client: Any, call: Callable[[Any], Any]) -> Any:
+        """What call(client) answers; None without a client, while one is away, or when it fails just now."""
+        if client is None or time.monotonic() < self._silent_until_s:
+            return None
+        from redis import RedisError
+
+        try:
+            answer = call(client)
+        except (RedisError, OSError) as error:
+            self._silent_until_s = time.monotonic() + _PAUSE_AFTER_FAILURE_S
+            if not self._has_failed and not self._closed.is_set():
+                log.warning("redis_unavailable", extra={"reason": str(error), "effect": "workers look by themselves"})
+            self._has_failed = True
+            return None
+        if self._has_failed:
+            self._has_failed = False
+            log.info("redis_came_back")
+        return answer
+
+
+def _client(url: str, answer_timeout_s: float) -> Any:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    return redis.Redis.from_url(
+        url,
+        socket_connect_timeout=_ANSWER_TIMEOUT_S,
+        socket_timeout=answer_timeout_s,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def _push(redis: Any) -> None:
+    with redis.pipeline(transaction=True) as pipe:
+        pipe.lpush(_KEY, "1").ltrim(_KEY, 0, _MAX_WAITING - 1).expire(_KEY, _KEPT_S).execute()

@@ -1,0 +1,261 @@
+"""The decode sandbox: the same answers as in-process, and one clear error for a hang, a crash, a bomb."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.errors import (
+    BackendMissing,
+    DecodeCrashed,
+    DecodeTimeout,
+    SandboxClosed,
+    UnsupportedMedia,
+    VideoUndecodable,
+)
+from indexer.media import pyav as media
+from indexer.media.sandbox import DecodeSandbox, SandboxLimits
+from tests.support.clips import numbered_frames, read_number, write_clip
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clips") / "plain.mp4", numbered_frames(50), 25)
+
+
+@pytest.fixture(scope="module")
+def shared_sandbox() -> Iterator[DecodeSandbox]:
+    with DecodeSandbox() as sandbox:
+        yield sandbox
+
+
+def test_the_answers_are_those_of_media(shared_sandbox: DecodeSandbox, clip: Path) -> None:
+    assert shared_sandbox.probe(clip) == media.probe(clip)
+    ours, theirs = shared_sandbox.read_frames(clip, [0.1, 1.2]), media.read_frames(clip, [0.1, 1.2])
+    assert np.array_equal(ours.pixels, theirs.pixels)
+    assert np.array_equal(ours.times_s, theirs.times_s)
+    assert shared_sandbox.thumbnail(clip, 0.5, 100) == media.thumbnail(clip, 0.5, 100)
+
+
+def test_errors_cross_with_class_message_and_hint(shared_sandbox: DecodeSandbox, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(UnsupportedMedia, match=r"text\.mp4: Not a video file"):
+        shared_sandbox.probe(tmp_path / "text.mp4")
+    with pytest.raises(VideoUndecodable, match="No frame near"):
+        shared_sandbox.read_frames(clip, [100.0])
+    with pytest.raises(ValueError, match="instants"):
+        shared_sandbox.read_frames(clip, [])
+    assert shared_sandbox.probe(clip).duration_s == pytest.approx(2.0)
+
+
+def test_decord_in_the_sandbox(clip: Path) -> None:
+    with DecodeSandbox("decord") as sandbox:
+        try:
+            frames = sandbox.read_frames(clip, [0.5])
+        except BackendMissing as error:
+            assert "vidgrain[decord]" in error.hint
+        else:
+            assert read_number(frames.pixels[0]) == 12
+
+
+def test_a_name_with_odd_bytes(shared_sandbox: DecodeSandbox, clip: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff odd\n\xc3\xbc.mp4")
+    odd.write_bytes(clip.read_bytes())
+    assert shared_sandbox.probe(odd).codec == "h264"
+
+
+def test_ordinary_1080p_fits_the_limits(shared_sandbox: DecodeSandbox, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "hd.mp4", numbered_frames(6, (1920, 1080)), 6, b_frames=2)
+    frames = shared_sandbox.read_frames(path, [(i + 0.5) / 6 for i in range(6)])
+    assert frames.pixels.shape == (6, 1080, 1920, 3)
+    assert [read_number(p) for p in frames.pixels] == list(range(6))
+
+
+def test_a_hang_is_stopped_and_the_next_request_works(clip: Path) -> None:
+    with DecodeSandbox(limits=SandboxLimits(timeout_s=2.0)) as sandbox:
+        sandbox.probe(clip)
+        hanging = _pid(sandbox)
+        os.kill(hanging, signal.SIGSTOP)
+        with pytest.raises(DecodeTimeout, match=r"plain\.mp4: Decoding took longer than 2 s"):
+            sandbox.probe(clip)
+        assert _is_gone(hanging)
+        assert sandbox.probe(clip).codec == "h264"
+        assert _pid(sandbox) != hanging
+
+
+def test_an_allocation_bomb_dies_of_the_memory_limit(tmp_path: Path, clip: Path) -> None:
+    path = write_clip(tmp_path / "bomb.mp4", numbered_frames(60, (1200, 900)), 30, codec="mpeg4")
+    with DecodeSandbox(limits=SandboxLimits(memory_bytes=500 * 2**20)) as sandbox:
+        assert len(sandbox.read_frames(path, [0.1, 0.5]).times_s) == 2
+        with pytest.raises(DecodeCrashed, match=r"bomb\.mp4: Decoding needs more than its memory limit of 500 MiB"):
+            sandbox.read_frames(path, [(i + 0.5) / 30 for i in range(60)])
+        assert sandbox.probe(clip).codec == "h264"
+
+
+def test_a_crash_is_an_error_with_the_signal(clip: Path) -> None:
+    with DecodeSandbox() as sandbox:
+        sandbox.probe(clip)
+        pid = _pid(sandbox)
+        os.kill(pid, signal.SIGSTOP)  # so that the request is on its way when the child dies
+        crash = threading.Timer(0.3, os.kill, (pid, signal.SIGSEGV))
+        wake = threading.Timer(0.4, os.kill, (pid, signal.SIGCONT))
+        crash.start()
+        wake.start()
+        with pytest.raises(DecodeCrashed, match=r"plain\.mp4: The decoder died \(signal SIGSEGV"):
+            sandbox.probe(clip)
+        crash.join()
+        wake.join()
+        assert sandbox.probe(clip).codec == "h264"
+
+
+def test_a_child_that_died_while_idle_is_replaced_without_a_word(clip: Path) -> None:
+    with DecodeSandbox() as sandbox:
+        sandbox.probe(clip)
+        pid = _pid(sandbox)
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        assert sandbox.probe(clip).codec == "h264"
+
+
+def test_too_little_memory_to_start_is_an_error(clip: Path) -> None:
+    with (
+        DecodeSandbox(limits=SandboxLimits(memory_bytes=40 * 2**20)) as sandbox,
+        pytest.raises(DecodeCrashed) as caught,
+    ):
+        sandbox.probe(clip)
+    assert "/" not in caught.value.message
+    assert "Traceback" not in caught.value.message
+
+
+def test_close_ends_a_request_in_flight(clip: Path) -> None:
+    sandbox = DecodeSandbox()
+    sandbox.probe(clip)
+    os.kill(_pid(sandbox), signal.SIGSTOP)
+    closing = threading.Timer(0.3, sandbox.close)
+    closing.start()
+    with pytest.raises(SandboxClosed):
+        sandbox.probe(clip)
+    closing.join()
+    sandbox.close()
+    with pytest.raises(SandboxClosed):
+        sandbox.probe(clip)
+
+
+def test_close_without_a_request_and_twice() -> None:
+    sandbox = DecodeSandbox()
+    sandbox.close()
+    sandbox.close()
+    assert sandbox.child_pid is None
+
+
+def test_threads_take_turns(shared_sandbox: DecodeSandbox, clip: Path) -> None:
+    """Each gets its own answer, also after the thread that started the child has ended."""
+    got: dict[int, int | None] = {}
+
+    def read(number: int) -> None:
+        got[number] = read_number(shared_sandbox.read_frames(clip, [(number + 0.5) / 25]).pixels[0])
+
+    threads = [threading.Thread(target=read, args=(n,)) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == {n: n for n in range(12)}
+
+
+def test_the_child_survives_the_thread_that_started_it(clip: Path) -> None:
+    with DecodeSandbox() as sandbox:
+        starter = threading.Thread(target=sandbox.probe, args=(clip,))
+        starter.start()
+        starter.join()
+        pid = _pid(sandbox)
+        sandbox.probe(clip)
+        assert sandbox.child_pid == pid
+
+
+def test_the_child_has_no_torch_and_none_of_our_environment(
+    clip: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VIDGRAIN_A_SECRET", "told to nobody")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "av.py").write_text("raise SystemExit('a module of the working folder was loaded')")
+    with DecodeSandbox() as sandbox:
+        sandbox.read_frames(clip, [0.0])
+        child = Path(f"/proc/{_pid(sandbox)}")
+        if not child.is_dir():
+            pytest.skip("no /proc here")
+        assert "libtorch" not in (child / "maps").read_text()
+        assert b"SECRET" not in (child / "environ").read_bytes()
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_the_child_ends_with_a_killed_parent(clip: Path, is_busy: bool) -> None:
+    """kill -9 of the parent, whether the child waits for a request or is in the middle of one."""
+    code = (
+        "import sys, threading; from pathlib import Path; from indexer.media.sandbox import DecodeSandbox\n"
+        "sandbox = DecodeSandbox(); clip = Path(sys.argv[1]); sandbox.probe(clip)\n"
+        "busy = lambda: [sandbox.read_frames(clip, [i / 25 for i in range(50)]) for _ in range(10**6)]\n"
+        "threading.Thread(target=busy, daemon=True).start() if sys.argv[2] == 'True' else None\n"
+        "print(sandbox.child_pid, flush=True); sys.stdin.read()"
+    )
+    root = str(Path(media.__file__).resolve().parents[2])
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(clip), str(is_busy)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": root},
+    ) as parent:
+        assert parent.stdout
+        pid = int(parent.stdout.readline())
+        assert not _is_gone(pid)
+        parent.kill()
+    _wait_until(lambda: _is_gone(pid))
+
+
+def _pid(sandbox: DecodeSandbox) -> int:
+    assert sandbox.child_pid is not None
+    return sandbox.child_pid
+
+
+def _is_gone(pid: int) -> bool:
+    """Ended and reaped; of an orphan, a zombie that the system's first process has yet to reap counts as well."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.is_file() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z" and os.getpid() != _parent(stat)
+
+
+def _parent(stat: Path) -> int:
+    return int(stat.read_text().rsplit(")", 1)[1].split()[1])
+
+
+def _wait_until(is_so: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_many_open_files_are_no_hindrance(clip: Path) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 1200:
+        pytest.skip(f"only {soft} files may be open here")
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
+    try:
+        with DecodeSandbox() as sandbox:
+            assert sandbox.probe(clip).duration_s == pytest.approx(2.0)
+    finally:
+        for number in held:
+            os.close(number)
