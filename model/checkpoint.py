@@ -19,12 +19,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from model.difference_temporal import DifferenceTemporal
 from model.errors import CheckpointMismatch
 from model.heads.clip2video import Clip2VideoConfig
 from model.heads.multi_grained import GrainOptions
 from model.networks import Clip2VideoNetwork, MaskReading, Network, TightNetwork, XClipNetwork
-from model.temporal import LstmTemporal, TemporalKind, TransformerTemporal
+from model.temporal import DifferenceTemporal, LstmTemporal, TemporalKind, TransformerTemporal
 from model.types import HeadKind
 
 FORMAT = "vidgrain-2"

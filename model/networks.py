@@ -21,17 +21,16 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from model.backbone import Backbone
-from model.difference_temporal import DifferenceTemporal
 from model.errors import UnknownScorer
 from model.heads.clip2video import OFFICIAL, BranchVectors, Clip2VideoConfig, Clip2VideoHead
 from model.heads.multi_grained import GrainOptions, MultiGrainedHead
 from model.heads.pooled import PooledHead
 from model.heads.tight import TightHead
 from model.kernels.aosm_reference import Mixing
+from model.losses import clip2video_loss, pooled_loss, symmetric_cross_entropy, tight_loss
 from model.scorers import SCORERS, SHARED_SCORERS, Parts, shared_score
-from model.temporal import initialise_from_text_tower, pool
-from model.training.contrastive import symmetric_cross_entropy
-from model.training.losses import clip2video_loss, pooled_loss, tight_loss
+from model.temporal import DifferenceTemporal, initialise_from_text_tower
+from model.transformer import pool
 from model.types import HeadKind, Query, ScorerName, Scores, TextFeatures, VideoFeatures
 
 MaskReading = Literal["served", "official"]

@@ -22,12 +22,13 @@ from torch import Tensor
 from model.backbone import build_backbone
 from model.checkpoint import save_checkpoint
 from model.datasets.shapes import training_batches
-from model.difference_temporal import DifferenceTemporal
+from model.losses import symmetric_cross_entropy
 from model.networks import XClipNetwork
 from model.registry import find_device
+from model.temporal import DifferenceTemporal
 from model.tiny.scenes import grammar_words
 from model.tiny.vocabulary import learn_merges
-from model.training.contrastive import symmetric_cross_entropy, warmup_cosine
+from model.training.optim import warmup_cosine
 from model.training.precision import attention_for, towers_in
 from model.types import Pixels
 
