@@ -22,6 +22,7 @@ from torch import Tensor
 from model.backbone import build_backbone
 from model.checkpoint import save_checkpoint
 from model.datasets.shapes import training_batches
+from model.files import write_atomic
 from model.losses import symmetric_cross_entropy
 from model.networks import XClipNetwork
 from model.registry import find_device
@@ -109,9 +110,8 @@ def train(
         network = build_network(merges_path).to(device)
         report = _fit(network, chosen, device, on_step)
         save_checkpoint(out, network.eval().cpu(), dtype=torch.float16)
-    (out / "training.json").write_text(
-        json.dumps({"settings": asdict(chosen), "last_step": asdict(report)}, indent=2) + "\n", encoding="utf-8"
-    )
+    about = {"settings": asdict(chosen), "last_step": asdict(report)}
+    write_atomic(out / "training.json", (json.dumps(about, indent=2) + "\n").encode())
     return report
 
 

@@ -32,6 +32,7 @@ DOORS = {
 MODEL_LAYERS = (
     {
         "model.errors",
+        "model.files",
         "model.kernels",
         "model.preprocess",
         "model.sampling",
