@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.errors import ShapeError
 from model.networks import Network
+from model.resize import FrameResize
 from model.types import ModelSpec, Pixels, Query, ScorerName, Scores, TextFeatures, VideoFeatures
 
 ENCODE_FRAMES_PER_BATCH = 256
@@ -37,10 +38,16 @@ class ServedModel:
         """What the numbers mean, with the fingerprint of weights and configuration."""
         return self._spec
 
+    @property
+    def resize(self) -> FrameResize:
+        """How frames of any size become those that the image tower takes."""
+        return self.network.backbone.preprocess.resize
+
     @torch.inference_mode()
     def encode_video(self, segments: Sequence[Pixels]) -> VideoFeatures:
         """V segments of (n, height, width, 3) uint8 frames, 1 <= n <= F -> features on the model's device.
 
+        Frames that went through `resize` before give the same features, bit for bit.
         Raises: ShapeError for no segment, or a segment of no or too many frames.
         """
         if not segments:
