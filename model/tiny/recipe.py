@@ -164,9 +164,8 @@ def _scores(network: XClipNetwork, clips: list[Pixels], sentences: list[str], de
     ids, mask_TW, _ = network.backbone.tokenize(sentences, NUM_WORDS)
     mask_VF = torch.ones(pixels.shape[:2], dtype=torch.bool, device=device)
     with towers_in("bf16", device), attention_for(device):
-        frames = pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        raw = network.backbone.encode_frames(frames).float()
+        raw_VFD = network.raw_frames(pixels, mask_VF)
         sentence, words = network.raw_text(ids.to(device))
-    videos = network.video_from_frames(raw.reshape(*mask_VF.shape, -1), mask_VF)
+    videos = network.video_from_frames(raw_VFD, mask_VF)
     texts = network.text_from_words(sentence, words, network.word_mask(ids, mask_TW).to(device))
     return network.scale * network.similarity(texts, videos)

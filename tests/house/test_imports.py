@@ -35,6 +35,7 @@ MODEL_LAYERS = (
         "model.files",
         "model.kernels",
         "model.preprocess",
+        "model.read_ahead",
         "model.resize",
         "model.sampling",
         "model.spec",
