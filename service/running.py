@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
@@ -25,24 +23,13 @@ class WatchedWorker(Protocol):
 
 @dataclass(frozen=True)
 class Running:
-    """media_lock: held while an uploaded file and its row are brought together, or taken away together."""
+    """Read by every handler."""
 
     settings: Settings
     index: VideoIndex
     wake: Wake
     readiness: Readiness
     worker: WatchedWorker | None
-    media_lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def incoming(self) -> Path:
-        """Where uploads are while they arrive."""
-        return self.settings.data / "incoming"
-
-    @property
-    def media(self) -> Path:
-        """Where uploads are kept."""
-        return self.settings.data / "media"
 
 
 def running(request: Request) -> Running:
