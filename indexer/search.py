@@ -40,6 +40,7 @@ Warnings = list[tuple[str, str]]
 class Shelf(Protocol):
     """What a search needs of the catalogue."""
 
+    def last_seq(self) -> int: ...
     def segment_ids(self, filter: Mapping[str, object] | None, video_ids: Sequence[str] | None) -> Ids: ...
     def live_videos(self, ids: Sequence[str]) -> Mapping[str, Video]: ...
 
@@ -103,7 +104,12 @@ def search(
     scored = _rerank(query, model, scorer, vectors, candidates, said)
     ranked = _rank(scored, vectors, options.top_k + SPARE_VIDEOS)
     clock.lap("rerank")
-    hits = _hits(ranked, scored, catalogue, candidates.has_ranks, options)
+    videos = catalogue.live_videos([video.video_id for video in ranked]) if ranked else {}
+    hits = _hits(ranked, scored, videos, candidates.has_ranks, options)
+    if len(videos) < len(ranked) and catalogue.last_seq() == generation:  # else they were removed while we searched
+        said.append(
+            ("videos_missing", f"{len(ranked) - len(videos)} indexed videos have no row: the catalogue is damaged.")
+        )
     clock.lap("hydrate")
     said += _warnings(vectors, candidates, allowed, len(hits), options)
     return SearchAnswer(
@@ -298,9 +304,12 @@ def _rank(scored: _Scored, vectors: VectorIndex, limit: int) -> list[_Ranked]:
 
 
 def _hits(
-    ranked: Sequence[_Ranked], scored: _Scored, catalogue: Shelf, has_ranks: bool, options: SearchOptions
+    ranked: Sequence[_Ranked],
+    scored: _Scored,
+    videos: Mapping[str, Video],
+    has_ranks: bool,
+    options: SearchOptions,
 ) -> tuple[Hit, ...]:
-    videos = catalogue.live_videos([video.video_id for video in ranked]) if ranked else {}
     live = [video for video in ranked if video.video_id in videos][: options.top_k]
     return tuple(
         _hit(rank, found, videos[found.video_id], scored, has_ranks, options.moments_per_video)
