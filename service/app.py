@@ -21,7 +21,7 @@ from indexer.records import SearchOptions
 from model.types import VideoTextModel
 from service import bodies, edge
 from service.readiness import Readiness
-from service.responses import Problem
+from service.responses.parts import Problem
 from service.routes import health, indexing, jobs, models, search, videos
 from service.running import Running, WatchedWorker
 from service.settings import Settings

@@ -150,7 +150,7 @@ async function followOthers() {
   const jobs = pages.flatMap((page) => page.jobs.reverse()); // listed newest first, done oldest first
   if (!jobs.length) return;
   const { videos } = await api.videos({ status: "pending", limit: 200 });
-  const titles = new Map(videos.map((video) => [video.id, video.title]));
+  const titles = new Map(videos.map((video) => [video.video_id, video.title]));
   uploads.follow(jobs, (job) => titles.get(job.video_id) ?? `Video ${job.video_id}`);
 }
 

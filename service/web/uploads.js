@@ -38,9 +38,9 @@ export function add(files) {
 /** Follow jobs that others started (the command line, an earlier visit). */
 export function follow(jobs, titleOf) {
   for (const job of jobs) {
-    if (followed.has(job.id)) continue;
+    if (followed.has(job.job_id)) continue;
     const entry = newEntry(titleOf(job));
-    attach(entry, job.id);
+    attach(entry, job.job_id);
     update(entry, job);
   }
   summarise();
