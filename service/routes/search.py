@@ -11,8 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from indexer.errors import MediaError
 from service.bodies import MULTIPART, content_type, documented, json_body, read_json, validate
-from service.errors import EmptyQuery, QueryTooLong
-from service.requests import MAX_QUERY_CHARS, ClipRange, StoredSearch, TextSearch
+from service.requests import ClipRange, StoredSearch, TextSearch
 from service.responses.search import SearchResponse
 from service.routes.problems import problems
 from service.running import Prefix, Running, TheRunning
@@ -36,10 +35,6 @@ def search_text(
     body: Annotated[TextSearch, Depends(json_body(TextSearch))], running: TheRunning, prefix: Prefix
 ) -> SearchResponse:
     """Videos and moments that show what a sentence says."""
-    if not body.query.strip():
-        raise EmptyQuery("the query is empty", "Describe in a few words what the video shows.")
-    if len(body.query) > MAX_QUERY_CHARS:
-        raise QueryTooLong(f"the query has {len(body.query)} characters", f"It may have {MAX_QUERY_CHARS}.")
     answer = running.index.search_text(body.query, body.options(running.settings.candidates))
     return SearchResponse.from_record(answer, _query_id(), prefix)
 

@@ -228,6 +228,7 @@ def test_models_at_hand_are_listed(vidgrain: Any, model: str, tmp_path: Path, mo
         (("search", "a", "--video", __file__), "--video"),
         (("search", "a", "--model", "no-such-model"), "no-such-model"),
         (("search", "   "), "empty"),
+        (("search", "x" * 2001), "2001 characters"),
         (("videos", "--data", __file__), "can't be made"),
         (("train-tiny", "--out", __file__), "can't be made"),
         (("demo", "--no-serve", "--folder", __file__), "can't be made"),
