@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.defaults import CANDIDATES
+
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JobStage = Literal["queued", "probe", "encode", "publish", "done"]
 VideoStatus = Literal["pending", "ready", "failed"]
@@ -158,7 +160,7 @@ class SearchOptions:
     top_k: int = 10
     moments_per_video: int = 3
     recall: RecallMode = "ann"
-    candidates: int = 200
+    candidates: int = CANDIDATES
     filter: Mapping[str, Any] | None = None
     video_ids: tuple[str, ...] | None = None
     include_self: bool = False

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from indexer import defaults
 from indexer.catalogue import bound_model, jobs, videos
 from indexer.catalogue.database import Database
 from indexer.errors import CatalogueBusy, JobLost, MediaError, ModelMismatch, SandboxClosed, StorageFull
@@ -32,8 +33,8 @@ class WorkerConfig:
     """lease_s: after this silence another worker may take the job. heartbeat_s: how often the lease is renewed, well
     below it. poll_s: pause between looks at an empty queue."""
 
-    lease_s: float = 15.0
-    heartbeat_s: float = 3.0
+    lease_s: float = defaults.LEASE_S
+    heartbeat_s: float = defaults.LEASE_S / defaults.HEARTBEATS_PER_LEASE
     poll_s: float = 0.5
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
 

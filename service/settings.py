@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from indexer import defaults
 from model.errors import VidgrainError
 
 PREFIX = "VIDGRAIN_"
@@ -69,20 +70,30 @@ class Settings(BaseSettings):
     # Reading video
     decoder: Literal["pyav", "decord"] = Field("pyav", description="Library that decodes video: `pyav` or `decord`.")
     decode_timeout_s: float = Field(
-        60.0, gt=0, le=86400, description="Seconds that one decoding request may take before its process is stopped."
+        defaults.DECODE_TIMEOUT_S,
+        gt=0,
+        le=86400,
+        description="Seconds that one decoding request may take before its process is stopped.",
     )
     decode_memory_bytes: int = Field(
-        4 * 2**30, ge=256 * 2**20, description="Bytes of memory that the decoding process may use."
+        defaults.DECODE_MEMORY_BYTES, ge=256 * 2**20, description="Bytes of memory that the decoding process may use."
     )
     max_video_s: float = Field(
-        6 * 3600.0, gt=0, description="Seconds of the longest video accepted; a longer one fails with video_too_long."
+        defaults.MAX_VIDEO_S,
+        gt=0,
+        description="Seconds of the longest video accepted; a longer one fails with video_too_long.",
     )
     max_segment_s: float = Field(
-        16.0, gt=0, le=3600, description="Seconds of the longest segment; longer videos are cut into equal parts."
+        defaults.MAX_SEGMENT_S,
+        gt=0,
+        le=3600,
+        description="Seconds of the longest segment; longer videos are cut into equal parts.",
     )
 
     max_query_s: float = Field(
-        600.0, gt=0, description="Seconds of the longest clip that may be searched with; take a range of a longer one."
+        defaults.MAX_QUERY_S,
+        gt=0,
+        description="Seconds of the longest clip that may be searched with; take a range of a longer one.",
     )
 
     # HTTP
@@ -110,7 +121,7 @@ class Settings(BaseSettings):
         description="Bytes of the largest file accepted by upload; a larger one is refused while it arrives.",
     )
     candidates: int = Field(
-        200,
+        defaults.CANDIDATES,
         ge=1,
         le=100_000,
         description="Segments taken from each recall channel to be scored in full, where a search names none.",
@@ -123,7 +134,10 @@ class Settings(BaseSettings):
         "false where workers run apart.",
     )
     lease_s: float = Field(
-        30.0, gt=0, le=3600, description="Seconds after which a job whose worker fell silent is taken up by another."
+        defaults.LEASE_S,
+        gt=0,
+        le=3600,
+        description="Seconds after which a job whose worker fell silent is taken up by another.",
     )
     redis_url: str | None = Field(
         None,

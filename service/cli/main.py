@@ -165,9 +165,16 @@ def search(
     if (query is None) == (video is None):
         raise typer.BadParameter('give either a sentence or --video FILE, e.g. vidgrain search "a dog runs"')
     wanted = _filter(filter_json)
-    opened = open_index(_settings(data=data, model=model, device=device))
+    settings = _settings(data=data, model=model, device=device)
+    opened = open_index(settings)
     try:
-        options = SearchOptions(top_k=top_k, recall="exact" if exact else "ann", filter=wanted, scorer=scorer)
+        options = SearchOptions(
+            top_k=top_k,
+            recall="exact" if exact else "ann",
+            candidates=settings.candidates,
+            filter=wanted,
+            scorer=scorer,
+        )
         answer = opened.search_video(video, options) if video else opened.search_text(query or "", options)
     finally:
         opened.close()

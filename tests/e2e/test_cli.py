@@ -206,6 +206,14 @@ def test_a_search_is_scored_as_asked(vidgrain: Any, clips: Path) -> None:
     assert refused.status == 2 and "'tight'" in refused.err and "aosm, multi_grained" in refused.err
 
 
+def test_the_setting_of_candidates_counts_for_a_search(
+    vidgrain: Any, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vidgrain("index", clips / "red.mp4")
+    monkeypatch.setenv("VIDGRAIN_CANDIDATES", "7")
+    assert vidgrain("search", "a red circle", "--json").json["effective"]["candidates"] == 7
+
+
 def test_models_at_hand_are_listed(vidgrain: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "models" / "broken"
     broken.mkdir(parents=True)
