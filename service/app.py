@@ -106,11 +106,13 @@ def create_app(settings: Settings, index: VideoIndex | None = None, *, worker: W
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
+        root_path_in_servers=False,
+        servers=[{"url": "."}],  # relative to the document: right under /v1, and under whatever path a proxy adds
     )
     for router in (search.router, indexing.router, videos.router, jobs.router, models.router, health.router):
         app.include_router(router)
         app.include_router(router, prefix="/v1", include_in_schema=False)
-    edge.install(app, settings.allowed_hosts)
+    edge.install(app, settings.allowed_hosts, settings.root_path)
     _add_pages(app)
     _complete_document(app)
     return app

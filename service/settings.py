@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     port: int = Field(
         8000, ge=0, le=65535, description="TCP port that `vidgrain serve` listens on; 0 takes a free one."
     )
+    root_path: str = Field(
+        "",
+        description="Path under which a reverse proxy offers the service, such as `/vidgrain`; links in answers begin "
+        "with it. Whether the proxy strips it from the paths that it passes on does not matter.",
+    )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Public names by which the service may be called, separated by commas, such as "
@@ -168,6 +173,14 @@ class Settings(BaseSettings):
     def _split_hosts(cls, value: Any) -> Any:
         # the separator of paths as well: that is how `environment` writes lists
         return tuple(re.split(r"[,;:\s]+", value.strip(" ,").lower())) if isinstance(value, str) else value
+
+    @field_validator("root_path")
+    @classmethod
+    def _root_path_is_a_path(cls, value: str) -> str:
+        value = value.rstrip("/")
+        if value and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
+            raise ValueError("should look like /vidgrain")
+        return value
 
     @field_validator("redis_url")
     @classmethod

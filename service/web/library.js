@@ -1,8 +1,8 @@
 /** The library view: what is indexed, what failed and why; remove, try again, find similar. */
 
-import * as api from "/web/api.js";
-import { byId, fromTemplate, setImage, showNotice } from "/web/dom.js";
-import { bytes, clock, many } from "/web/format.js";
+import * as api from "./api.js";
+import { byId, fromTemplate, setImage, showNotice } from "./dom.js";
+import { bytes, clock, many } from "./format.js";
 
 const PAGE = 30;
 const RECENT = 6;

@@ -1,8 +1,8 @@
 /** Files on their way into the library: sent two at a time, then followed as jobs until they end. */
 
-import * as api from "/web/api.js";
-import { byId, fromTemplate } from "/web/dom.js";
-import { bytes, many } from "/web/format.js";
+import * as api from "./api.js";
+import { byId, fromTemplate } from "./dom.js";
+import { bytes, many } from "./format.js";
 
 const SENDING_AT_ONCE = 2;
 const ROWS = 30;

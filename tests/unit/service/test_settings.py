@@ -103,6 +103,7 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
         ("DECODE_TIMEOUT_S", "nan"),
         ("WORKER", "maybe"),
         ("REDIS_URL", "localhost:6379"),
+        ("ROOT_PATH", "https://example.com/vidgrain"),
         ("LOG_LEVEL", "loud"),
         ("CANDIDATES", "0"),
     ],
