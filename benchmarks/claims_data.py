@@ -152,7 +152,7 @@ def _write(
     partial = folder.with_suffix(".partial")
     partial.mkdir(parents=True, exist_ok=True)
     num_clips = len(labels["group"])
-    ids, mask, _ = backbone.tokenize(sentences, NUM_WORDS)
+    ids, mask, *_ = backbone.tokenize(sentences, NUM_WORDS)
     np.save(partial / "ids.npy", ids.reshape(num_clips, -1, NUM_WORDS).numpy())
     np.save(partial / "mask.npy", mask.reshape(num_clips, -1, NUM_WORDS).numpy())
     for name, values in labels.items():

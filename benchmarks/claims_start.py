@@ -77,7 +77,7 @@ def train_start(file: Path, chosen: StartTraining, tell: Tell) -> None:
         for group in optimizer.param_groups:
             group["lr"] = chosen.learning_rate * warmup_cosine(step, chosen.steps, chosen.warmup_steps)
         pixels, sentences = _stills(rng, chosen.batch_size, backbone.image_size)
-        ids, _, _ = backbone.tokenize(sentences, NUM_WORDS)
+        ids, *_ = backbone.tokenize(sentences, NUM_WORDS)
         images = backbone.preprocess(pixels).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             frames_BD = backbone.encode_frames(images).float()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from indexer import defaults
 from indexer.media.sandbox import SandboxLimits
 from indexer.pipeline import PipelineConfig
 from indexer.worker import WorkerConfig
@@ -19,13 +20,13 @@ class IndexConfig:
     with; lease_s, heartbeat_s, poll_s: of this index's worker; max_attempts of a job; thumbnail_side in pixels."""
 
     decoder: Decoder = "pyav"
-    decode_timeout_s: float = 60.0
-    decode_memory_bytes: int = 4 * 2**30
-    max_segment_s: float = 16.0
-    max_video_s: float = 4 * 3600.0
-    max_query_s: float = 600.0
-    lease_s: float = 15.0
-    heartbeat_s: float = 3.0
+    decode_timeout_s: float = defaults.DECODE_TIMEOUT_S
+    decode_memory_bytes: int = defaults.DECODE_MEMORY_BYTES
+    max_segment_s: float = defaults.MAX_SEGMENT_S
+    max_video_s: float = defaults.MAX_VIDEO_S
+    max_query_s: float = defaults.MAX_QUERY_S
+    lease_s: float = defaults.LEASE_S
+    heartbeat_s: float = defaults.LEASE_S / defaults.HEARTBEATS_PER_LEASE
     poll_s: float = 0.5
     batch_segments: int = 8
     max_attempts: int = 3

@@ -5,7 +5,9 @@ IndexerError (of model.errors.VidgrainError)
 ├── DuplicateVideo          duplicate_video       the same content is there already
 ├── JobConflict             job_conflict          the job's state does not allow that
 ├── InvalidFilter           invalid_filter        a search filter that can't be read
-├── InvalidQuery            invalid_query         an empty or overlong query, an empty range
+├── InvalidQuery            invalid_query         options or a range that can't be searched with
+│   ├── EmptyQuery          empty_query           a sentence without a word
+│   └── QueryTooLong        query_too_long        a sentence past the limit
 ├── ModelMismatch           model_mismatch        the data was made by another model
 ├── InvalidMetadata       invalid_metadata      metadata that JSON can't hold, or too much of it
 ├── JobLost               job_lost              another worker holds the job now, or it was ended
@@ -60,9 +62,21 @@ class InvalidFilter(IndexerError):
 
 
 class InvalidQuery(IndexerError):
-    """An empty or overlong query, or a range outside the video."""
+    """A query that can't be searched with: an option out of bounds, or a range outside the video."""
 
     code = "invalid_query"
+
+
+class EmptyQuery(InvalidQuery):
+    """A sentence without a word."""
+
+    code = "empty_query"
+
+
+class QueryTooLong(InvalidQuery):
+    """A sentence with more characters than MAX_QUERY_CHARS."""
+
+    code = "query_too_long"
 
 
 class ModelMismatch(IndexerError):

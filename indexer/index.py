@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ import torch
 from indexer.catalogue import bound_model, jobs, segments, videos
 from indexer.catalogue.database import Database
 from indexer.catalogue.reader import CatalogueReader
-from indexer.catalogue.rows import storable
 from indexer.catalogue.videos import NewVideo
 from indexer.config import IndexConfig
 from indexer.errors import InvalidQuery
@@ -29,7 +27,7 @@ from indexer.files import digest, existing, total_bytes, unchanged_since_ns
 from indexer.loaded import LoadedParts
 from indexer.media.sandbox import DecodeSandbox
 from indexer.media.thumbnails import Thumbnails
-from indexer.queries import checked_range, clip_features, stored_features
+from indexer.queries import checked_range, checked_text, clip_features, stored_features
 from indexer.records import (
     AddResult,
     Job,
@@ -47,7 +45,6 @@ from model.types import Query, VideoFeatures, VideoTextModel
 
 log = logging.getLogger("vidgrain.index")
 
-MAX_QUERY_CHARS = 2000
 THUMBNAILS_FOLDER = "thumbnails"
 
 
@@ -69,7 +66,6 @@ class VideoIndex:
         self._parts = LoadedParts(database, load_model)
         self._sandbox = self._new_sandbox()
         self._worker_sandboxes: list[DecodeSandbox] = []
-        self._text_lock = threading.Lock()  # some tokenizers can't be used by two threads at once
         self._thumbnails = Thumbnails(folder / THUMBNAILS_FOLDER)
         self._model_device: torch.device | None = None
 
@@ -221,22 +217,17 @@ class VideoIndex:
     def search_text(self, query: str, options: SearchOptions = SearchOptions()) -> SearchAnswer:  # noqa: B008
         """Videos that show what a sentence says.
 
-        Raises: InvalidQuery if it is empty or over 2,000 characters, UnknownScorer.
+        Raises: EmptyQuery, QueryTooLong, InvalidQuery for options out of bounds, UnknownScorer.
         """
-        text = storable(query).strip()
-        if not text:
-            raise InvalidQuery("The query is empty.", "Describe in a few words what the video shows.")
-        if len(text) > MAX_QUERY_CHARS:
-            raise InvalidQuery(f"The query has {len(text)} characters.", f"It may have {MAX_QUERY_CHARS}.")
+        text = checked_text(query)
         check_options(options, self.model.spec, is_clip=False)
         started = time.perf_counter()
-        with self._text_lock:
-            features = self.model.encode_text([text])
+        features = self.model.encode_text([text])
         self._model_device = features.sentence.device
         said = []
-        if bool(features.mask[0, -1]):
+        if any(features.is_cut):
             num_words = self.model.spec.num_words
-            said.append(("query_truncated", f"The model reads {num_words} tokens; what is beyond them was not read."))
+            said.append(("query_truncated", f"The model reads {num_words} tokens; the rest of the query was ignored."))
         return self._search(features, options, started, said=said)
 
     def search_video(
@@ -410,8 +401,7 @@ class VideoIndex:
     def _device(self) -> torch.device:
         """Where the model wants its queries; learnt from what it encodes."""
         if self._model_device is None:
-            with self._text_lock:
-                self._model_device = self.model.encode_text(["video"]).sentence.device
+            self._model_device = self.model.encode_text(["video"]).sentence.device
         return self._model_device
 
     def _new_sandbox(self) -> DecodeSandbox:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from indexer import defaults
 from indexer.errors import FileChanged, FileMissing, VideoTooLong, VideoUndecodable
 from indexer.files import digest
 from indexer.records import Frames, JobStage, MediaInfo, SegmentFeatures, SegmentPlan, Video
@@ -43,10 +44,10 @@ class PipelineConfig:
     """max_segment_s: longest segment. batch_segments and batch_bytes bound what is decoded at once (raw pixels of one
     batch; two are in memory). max_video_s: longer videos are refused."""
 
-    max_segment_s: float = 16.0
+    max_segment_s: float = defaults.MAX_SEGMENT_S
     batch_segments: int = 8
     batch_bytes: int = 256 * 2**20
-    max_video_s: float = 4 * 3600.0
+    max_video_s: float = defaults.MAX_VIDEO_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""How a clip becomes a query: read from a file like a video that is indexed, or taken from the stored features of one.
+"""How a sentence or a clip becomes a query. A clip is read from a file as an indexed video is, or taken from stored
+features.
 
 Letters: Q segments of the clip, F frame slots, D width of frames, P width of pooled vectors.
 It knows decoding (through the sandbox), segments and the waist of the model; it knows no catalogue and no index.
@@ -14,16 +15,33 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from indexer.errors import InvalidQuery, VideoTooLong
+from indexer.catalogue.rows import storable
+from indexer.errors import EmptyQuery, InvalidQuery, QueryTooLong, VideoTooLong
 from indexer.media.sandbox import DecodeSandbox
 from indexer.pipeline import cut_batches
 from indexer.records import StoredSegment
 from indexer.segments import plan_segments
 from model.types import VideoFeatures, VideoTextModel
 
+MAX_QUERY_CHARS = 2000
+"""Characters of the longest sentence that may be searched for; the model reads fewer, see `query_truncated`."""
+
 SEGMENTS_PER_BATCH = 8
 BYTES_PER_BATCH = 256 * 2**20
 """Segments decoded before they are encoded, and bytes of their pixels: a small file may hold very large pictures."""
+
+
+def checked_text(query: str) -> str:
+    """The sentence to encode, without space around it. Raises: EmptyQuery, QueryTooLong."""
+    text = storable(query).strip()
+    if not text:
+        raise EmptyQuery("The query is empty.", "Describe in a few words what the video shows.")
+    if len(query) > MAX_QUERY_CHARS:
+        raise QueryTooLong(
+            f"The query has {len(query)} characters, and {MAX_QUERY_CHARS} are allowed.",
+            "Describe what the video shows in a sentence or two.",
+        )
+    return text
 
 
 def checked_range(start_s: float | None, end_s: float | None, duration_s: float) -> tuple[float, float]:

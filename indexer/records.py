@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.defaults import CANDIDATES
+
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JobStage = Literal["queued", "probe", "encode", "publish", "done"]
 VideoStatus = Literal["pending", "ready", "failed"]
@@ -171,7 +173,7 @@ class SearchOptions:
     """At most so many videos."""
     moments_per_video: int = 3
     recall: RecallMode = "ann"
-    candidates: int = 200
+    candidates: int = CANDIDATES
     """Segments that each recall channel gives to be reranked."""
     filter: Mapping[str, Any] | None = None
     """As in catalogue/filters.py."""

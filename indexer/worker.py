@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from indexer import defaults
 from indexer.catalogue import bound_model, jobs, videos
 from indexer.catalogue.database import Database
 from indexer.errors import CatalogueBusy, JobLost, MediaError, ModelMismatch, SandboxClosed, StorageFull
@@ -31,9 +32,9 @@ log = logging.getLogger("vidgrain.worker")
 class WorkerConfig:
     """How a worker holds jobs."""
 
-    lease_s: float = 15.0
+    lease_s: float = defaults.LEASE_S
     """After this silence another worker may take the job."""
-    heartbeat_s: float = 3.0
+    heartbeat_s: float = defaults.LEASE_S / defaults.HEARTBEATS_PER_LEASE
     """How often the lease is renewed; well below lease_s."""
     poll_s: float = 0.5
     """Pause between looks at an empty queue."""

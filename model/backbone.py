@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from model.errors import CheckpointMismatch, ShapeError, TokenizerUnavailable, UnknownModel, WeightsUnavailable
 from model.preprocess import Preprocess
-from model.tokenizer import BpeTokenizer, Pieces, Tokenizer, TransformersTokenizer, merges_archive, tokenizer_options
+from model.tokenizer import BpeTokenizer, Tokenizer, Tokens, TransformersTokenizer, merges_archive, tokenizer_options
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +101,9 @@ class Backbone(nn.Module):
         end_id = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
         return text_global_pool(words, ids, pooling, eos_token_id=end_id), words[:, :num_words]
 
-    def tokenize(self, texts: Sequence[str], num_words: int) -> tuple[Tensor, Tensor, Pieces]:
-        """Sentences -> ids (T, W) int64, mask (T, W) bool, readable pieces; what does not fit in W tokens is cut.
+    def tokenize(self, texts: Sequence[str], num_words: int) -> Tokens:
+        """Sentences -> W tokens each, the start and end tokens included; what does not fit is cut. Thread-safe.
 
-        W counts the start and end tokens and the mask holds from start to end; pieces are the tokens in between.
         Raises: ShapeError if W is below 3 or above the context length.
         """
         if not 3 <= num_words <= self.context_length:

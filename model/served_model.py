@@ -65,8 +65,9 @@ class ServedModel:
         """T sentences -> features; what does not fit in W tokens is cut. Raises: ShapeError for an empty list."""
         if not texts:
             raise ShapeError("there is no text to encode")
-        ids_TW, mask_TW, pieces = self.network.backbone.tokenize(texts, self.spec.num_words)
-        return replace(self.network.text(ids_TW.to(self.device), mask_TW.to(self.device)), pieces=pieces)
+        tokens = self.network.backbone.tokenize(texts, self.spec.num_words)
+        features = self.network.text(tokens.ids.to(self.device), tokens.mask.to(self.device))
+        return replace(features, pieces=tokens.pieces, is_cut=tokens.is_cut)
 
     @torch.inference_mode()
     def recall_vectors(self, query: Query) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sentences -> token ids, the mask of the real ones, and their readable pieces.
+"""Sentences -> token ids, the mask of the real ones, their readable pieces, and whether anything was cut.
 
 Letters: T texts, W words (tokens; the start and end tokens count). Two kinds, one verb: CLIP's byte-pair encoding, and
 a tokenizer of the transformers library wrapped by open_clip. Both are handed in; this file imports neither library.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,8 +22,27 @@ from model.errors import TokenizerUnavailable
 Pieces = tuple[tuple[str, ...], ...]
 
 
+class Tokens(NamedTuple):
+    """T sentences as W tokens each."""
+
+    ids: Tensor
+    """(T, W) int64."""
+
+    mask: Tensor
+    """(T, W) bool, True for real tokens, the start and end tokens included."""
+
+    pieces: Pieces
+    """Per sentence the readable tokens, without start and end."""
+
+    is_cut: tuple[bool, ...]
+    """Per sentence whether it has more than W tokens, so that its end is missing."""
+
+
 class Tokenizer(Protocol):
-    """What a backbone asks of its tokenizer. `pad_id` fills a sentence up; `start_id` may stand first in it."""
+    """What a backbone asks of its tokenizer; may be called by several threads at once.
+
+    `pad_id` fills a sentence up; `start_id` may come first in it.
+    """
 
     @property
     def pad_id(self) -> int: ...
@@ -33,8 +53,8 @@ class Tokenizer(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
-    def __call__(self, texts: Sequence[str], num_words: int) -> tuple[Tensor, Tensor, Pieces]:
-        """ids (T, W) int64, mask (T, W) bool, and per sentence the pieces without start and end tokens."""
+    def __call__(self, texts: Sequence[str], num_words: int) -> Tokens:
+        """T sentences, cut to W tokens where they are longer."""
         ...
 
 
@@ -52,29 +72,38 @@ class BpeTokenizer:
     vocab_size: int
     pad_id: int = 0
 
-    def __call__(self, texts: Sequence[str], num_words: int) -> tuple[Tensor, Tensor, Pieces]:
+    def __call__(self, texts: Sequence[str], num_words: int) -> Tokens:
         """See `Tokenizer`."""
         ids = torch.full((len(texts), num_words), self.pad_id, dtype=torch.long)
         mask = torch.zeros(len(texts), num_words, dtype=torch.bool)
         pieces: list[tuple[str, ...]] = []
+        is_cut: list[bool] = []
         for row, text in enumerate(texts):
-            inner = [i for i in self.encode(text) if i not in (self.start_id, self.end_id)][: num_words - 2]
+            whole = [i for i in self.encode(text) if i not in (self.start_id, self.end_id)]
+            inner = whole[: num_words - 2]
+            is_cut.append(len(inner) < len(whole))
             tokens = [self.start_id, *inner, self.end_id]
             ids[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = True
             pieces.append(tuple(self.piece(i) for i in inner))
-        return ids, mask, tuple(pieces)
+        return Tokens(ids, mask, tuple(pieces), tuple(is_cut))
 
 
 @dataclass(frozen=True)
 class TransformersTokenizer:
     """A tokenizer of the transformers library behind open_clip's wrapper.
 
-    wrapper: texts, context_length -> ids (T, context_length); inner: the library's own object.
+    The library keeps padding and truncation as state of its tokenizer, and a second thread that sets them meanwhile
+    fails ("Already borrowed"): one thread at a time. CLIP's byte-pair encoding needs no lock.
     """
 
     wrapper: Callable[..., Tensor]
+    """texts, context_length -> ids (T, context_length)."""
+
     inner: Any
+    """The library's own object."""
+
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def pad_id(self) -> int:
@@ -93,19 +122,36 @@ class TransformersTokenizer:
         """The number of ids, added tokens included."""
         return len(self.inner)
 
-    def __call__(self, texts: Sequence[str], num_words: int) -> tuple[Tensor, Tensor, Pieces]:
+    def __call__(self, texts: Sequence[str], num_words: int) -> Tokens:
         """See `Tokenizer`. Where the end token is also the padding (SigLIP), its first one counts as real."""
-        ids = self.wrapper(list(texts), context_length=num_words).long()
-        mask = ids != self.pad_id
-        if self.inner.eos_token_id == self.pad_id:
-            ends = mask.long().cumprod(-1).sum(-1)
-            mask = mask | (torch.arange(num_words)[None, :] == ends[:, None])
+        ids, mask = self._ids_and_mask(texts, num_words)
         special = set(self.inner.all_special_ids)
         pieces = []
         for row_ids, row_mask in zip(ids.tolist(), mask.tolist(), strict=True):
             real = [i for i, is_real in zip(row_ids, row_mask, strict=True) if is_real and i not in special]
             pieces.append(tuple(str(p).strip("▁Ġ") for p in self.inner.convert_ids_to_tokens(real)))
-        return ids, mask, tuple(pieces)
+        return Tokens(ids, mask, tuple(pieces), self._is_cut(texts, mask))
+
+    def _ids_and_mask(self, texts: Sequence[str], num_words: int) -> tuple[Tensor, Tensor]:
+        with self._lock:
+            ids = self.wrapper(list(texts), context_length=num_words).long()
+        mask = ids != self.pad_id
+        if self.inner.eos_token_id == self.pad_id:
+            ends = mask.long().cumprod(-1).sum(-1)
+            mask = mask | (torch.arange(num_words)[None, :] == ends[:, None])
+        return ids, mask
+
+    def _is_cut(self, texts: Sequence[str], mask: Tensor) -> tuple[bool, ...]:
+        """Whether room for one more token would hold one. Asked only for sentences that nearly fill theirs."""
+        num_words = mask.shape[-1]
+        is_cut = [False] * len(texts)
+        # the last place may be empty although the text was cut: open_clip can blank the separator that ends it
+        nearly_full = mask[:, -2].nonzero()[:, 0].tolist()
+        if nearly_full:
+            _, wider = self._ids_and_mask([texts[row] for row in nearly_full], num_words + 1)
+            for row, count in zip(nearly_full, wider.sum(-1).tolist(), strict=True):
+                is_cut[row] = count > int(mask[row].sum())
+        return tuple(is_cut)
 
 
 def tokenizer_options(text_cfg: Mapping[str, Any], read: Collection[str]) -> dict[str, str | bool]:

@@ -78,6 +78,8 @@ class TextFeatures:
     words: Tensor
     mask: Tensor
     pieces: tuple[tuple[str, ...], ...] = ()
+    is_cut: tuple[bool, ...] = ()
+    """Per sentence whether it has more than W tokens; empty where nobody asked."""
 
 
 Query = TextFeatures | VideoFeatures

@@ -15,13 +15,14 @@ from starlette.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from indexer.config import IndexConfig
+from indexer.defaults import HEARTBEATS_PER_LEASE
 from indexer.errors import BackendMissing
 from indexer.index import VideoIndex
 from indexer.records import SearchOptions
 from model.types import VideoTextModel
 from service import bodies, edge
 from service.readiness import Readiness
-from service.responses import Problem
+from service.responses.parts import Problem
 from service.routes import health, indexing, jobs, models, search, videos
 from service.running import Running, WatchedWorker
 from service.settings import Settings
@@ -58,7 +59,12 @@ def open_index(settings: Settings) -> VideoIndex:
             torch.set_num_threads(settings.torch_threads)
         return load_model(settings.model, device=settings.device, num_frames=settings.num_frames)
 
-    config = IndexConfig(
+    return VideoIndex.open(settings.data, load, index_config(settings))
+
+
+def index_config(settings: Settings) -> IndexConfig:
+    """The part of the settings that the index takes."""
+    return IndexConfig(
         decoder=settings.decoder,
         decode_timeout_s=settings.decode_timeout_s,
         decode_memory_bytes=settings.decode_memory_bytes,
@@ -66,9 +72,8 @@ def open_index(settings: Settings) -> VideoIndex:
         max_video_s=settings.max_video_s,
         max_query_s=settings.max_query_s,
         lease_s=settings.lease_s,
-        heartbeat_s=settings.lease_s / 4,
+        heartbeat_s=settings.lease_s / HEARTBEATS_PER_LEASE,
     )
-    return VideoIndex.open(settings.data, load, config)
 
 
 def create_app(settings: Settings, index: VideoIndex | None = None, *, worker: WatchedWorker | None = None) -> FastAPI:
@@ -101,11 +106,13 @@ def create_app(settings: Settings, index: VideoIndex | None = None, *, worker: W
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
+        root_path_in_servers=False,
+        servers=[{"url": "."}],  # relative to the document: right under /v1, and under whatever path a proxy adds
     )
     for router in (search.router, indexing.router, videos.router, jobs.router, models.router, health.router):
         app.include_router(router)
         app.include_router(router, prefix="/v1", include_in_schema=False)
-    edge.install(app, settings.allowed_hosts)
+    edge.install(app, settings.allowed_hosts, settings.root_path)
     _add_pages(app)
     _complete_document(app)
     return app

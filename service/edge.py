@@ -49,15 +49,17 @@ SAFE_HEADERS = {
 class Edge:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str] = (), root_path: str = "") -> None:
         self._app = app
         self._allowed_hosts = frozenset(allowed_hosts)
+        self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on; other kinds of connection go through untouched."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = _with_root_path(scope, self._root_path)
         headers = Headers(scope=scope)
         request_id = new_request_id(headers.get("x-request-id"))
         token = request_id_var.set(request_id)
@@ -92,15 +94,15 @@ class Edge:
             request_id_var.reset(token)
 
 
-def install(app: FastAPI, allowed_hosts: Collection[str] = ()) -> None:
-    """Have this file answer every error of the application. allowed_hosts: as in hosts.py."""
+def install(app: FastAPI, allowed_hosts: Collection[str] = (), root_path: str = "") -> None:
+    """Have this file answer every error of the application. allowed_hosts: as in hosts.py; root_path: the proxy's."""
 
     async def handle(_: Request, error: Exception) -> Response:
         return answer(error)
 
     for kind in (VidgrainError, HTTPException, RequestValidationError, ClientDisconnect):
         app.add_exception_handler(kind, handle)
-    app.add_middleware(Edge, allowed_hosts=allowed_hosts)
+    app.add_middleware(Edge, allowed_hosts=allowed_hosts, root_path=root_path)
 
 
 def answer(error: Exception) -> Response:
@@ -132,6 +134,14 @@ def _translate(error: Exception) -> VidgrainError:
         if error.status_code < 500:
             return InvalidRequest(str(error.detail), headers=error.headers)
     return Internal("something failed on our side", "The server's log has the reason under this request_id.")
+
+
+def _with_root_path(scope: Scope, configured: str) -> Scope:
+    """The scope with a path that begins with its root path, as ASGI wants it, whether or not a proxy stripped that."""
+    root: str = scope.get("root_path", "") or configured
+    path: str = scope["path"]
+    is_whole = path == root or path.startswith(f"{root}/")
+    return {**scope, "root_path": root, "path": path if is_whole else f"{root}{path}"}
 
 
 def _complete_headers(start: Message, request_id: str, closes: bool) -> None:

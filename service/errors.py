@@ -3,8 +3,6 @@
     ServiceError (of model.errors.VidgrainError)
     ├── InvalidRequest          invalid_request           a body, field or parameter that can't be read
     │   └── MalformedBody       invalid_request           ... already its syntax: JSON, multipart
-    ├── EmptyQuery              empty_query               a search for nothing
-    ├── QueryTooLong            query_too_long            a sentence past the limit
     ├── PathNotAllowed          path_not_allowed          a path outside of the media roots
     ├── ForbiddenOrigin         forbidden_origin          a page of another site tries to change something
     ├── ForbiddenHost           forbidden_host            called by a name that is not ours
@@ -54,18 +52,6 @@ class InvalidRequest(ServiceError):
 
 class MalformedBody(InvalidRequest):
     """A body whose very syntax is wrong."""
-
-
-class EmptyQuery(ServiceError):
-    """A search for nothing."""
-
-    code = "empty_query"
-
-
-class QueryTooLong(ServiceError):
-    """A sentence past the limit."""
-
-    code = "query_too_long"
 
 
 class PathNotAllowed(ServiceError):
@@ -135,8 +121,6 @@ STATUSES: dict[type[VidgrainError], tuple[int, str]] = {
     Internal: (500, "Something failed inside"),
     InvalidRequest: (422, "The request can't be used as it is"),
     MalformedBody: (400, "The body can't be read"),
-    EmptyQuery: (422, "The query is empty"),
-    QueryTooLong: (422, "The query is too long"),
     PathNotAllowed: (403, "That path may not be read"),
     ForbiddenOrigin: (403, "Another site may not do that"),
     ForbiddenHost: (403, "Not by that name"),
@@ -151,6 +135,8 @@ STATUSES: dict[type[VidgrainError], tuple[int, str]] = {
     index_errors.JobConflict: (409, "The job's state does not allow that"),
     index_errors.InvalidFilter: (422, "The filter can't be read"),
     index_errors.InvalidQuery: (422, "The query can't be used"),
+    index_errors.EmptyQuery: (422, "The query is empty"),
+    index_errors.QueryTooLong: (422, "The query is too long"),
     index_errors.InvalidMetadata: (422, "The metadata can't be kept"),
     index_errors.CatalogueBusy: (503, "The catalogue is busy"),
     index_errors.FileMissing: (404, "The video's file is gone"),

@@ -12,11 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import to_json
 
+from indexer.queries import MAX_QUERY_CHARS
 from indexer.records import JobStatus, RecallMode, SearchOptions, VideoStatus
 from model.scorers import SCORERS
 
 MAX_METADATA_BYTES = 64 * 1024
-MAX_QUERY_CHARS = 2000
 MAX_SCORER_CHARS = 64
 
 
@@ -166,9 +166,9 @@ class TextSearch(SearchFields):
             ]
         }
     )
-    # The limits are told here and held by the handler, for they have codes of their own.
+    # The schema states the limits; the index enforces them, with codes of their own.
     query: str = Field(
-        description="What to look for, up to 2000 characters.",
+        description=f"What to look for, up to {MAX_QUERY_CHARS} characters.",
         json_schema_extra={"minLength": 1, "maxLength": MAX_QUERY_CHARS},
     )
 

@@ -1,6 +1,6 @@
 """Serve: one socket, one uvicorn, and the worker child beside it. Used by `vidgrain serve` and `vidgrain demo`.
 
-The socket is bound before anything heavy is loaded, so that a taken port is said at once and in words.
+The socket is bound before anything heavy is loaded, so that a port in use is reported at once.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
 
 
 GRACEFUL_SHUTDOWN_S = 5
-"""How long requests under way may take to end once we are to stop: a player that is paused would keep us for ever."""
+"""Seconds that requests in flight get to finish on shutdown: a paused player would otherwise hold the server open."""
 
 
 class PortUnavailable(VidgrainError):
-    """The address can't be listened on: taken, not ours, or not allowed."""
+    """The address can't be listened on: in use, not this machine's, or not permitted."""
 
     code = "port_unavailable"
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket on host:port. Raises: PortUnavailable with the way out."""
+    """A listening socket on host:port. Raises: PortUnavailable."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sets TCP_NODELAY only on a socket that names its protocol; without it every answer waits some 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if sys.platform != "win32":
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -48,15 +49,15 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def serve(settings: Settings, listener: socket.socket, *, with_worker: bool) -> None:
-    """Run the HTTP service on the bound socket until SIGINT or SIGTERM; the worker lives and ends with it.
+    """Run the HTTP service on the bound socket until SIGINT or SIGTERM, with a worker process if asked for.
 
-    Raises: whatever keeps the index from being opened (VidgrainError), before anything is served.
+    Raises: VidgrainError if the index can't be opened; nothing has been served then.
     """
     import uvicorn
 
     from service.app import create_app, open_index
 
-    # uvicorn raises a caught signal again once it has shut down; what is below `finally` must still run.
+    # uvicorn re-raises a caught signal once it has shut down; the `finally` block below must still run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with closing(listener), closing(open_index(settings)) as index:
         index.warm_up()
@@ -69,7 +70,7 @@ def serve(settings: Settings, listener: socket.socket, *, with_worker: bool) -> 
                 worker.start()
             server.run(sockets=[listener])
         except KeyboardInterrupt:
-            return  # Ctrl-C is how a person ends it
+            return  # Ctrl-C is the normal way to stop
         finally:
             if worker is not None:
                 worker.stop()

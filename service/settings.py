@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from indexer import defaults
 from model.errors import VidgrainError
 
 PREFIX = "VIDGRAIN_"
@@ -69,20 +70,30 @@ class Settings(BaseSettings):
     # Reading video
     decoder: Literal["pyav", "decord"] = Field("pyav", description="Library that decodes video: `pyav` or `decord`.")
     decode_timeout_s: float = Field(
-        60.0, gt=0, le=86400, description="Seconds that one decoding request may take before its process is stopped."
+        defaults.DECODE_TIMEOUT_S,
+        gt=0,
+        le=86400,
+        description="Seconds that one decoding request may take before its process is stopped.",
     )
     decode_memory_bytes: int = Field(
-        4 * 2**30, ge=256 * 2**20, description="Bytes of memory that the decoding process may use."
+        defaults.DECODE_MEMORY_BYTES, ge=256 * 2**20, description="Bytes of memory that the decoding process may use."
     )
     max_video_s: float = Field(
-        6 * 3600.0, gt=0, description="Seconds of the longest video accepted; a longer one fails with video_too_long."
+        defaults.MAX_VIDEO_S,
+        gt=0,
+        description="Seconds of the longest video accepted; a longer one fails with video_too_long.",
     )
     max_segment_s: float = Field(
-        16.0, gt=0, le=3600, description="Seconds of the longest segment; longer videos are cut into equal parts."
+        defaults.MAX_SEGMENT_S,
+        gt=0,
+        le=3600,
+        description="Seconds of the longest segment; longer videos are cut into equal parts.",
     )
 
     max_query_s: float = Field(
-        600.0, gt=0, description="Seconds of the longest clip that may be searched with; take a range of a longer one."
+        defaults.MAX_QUERY_S,
+        gt=0,
+        description="Seconds of the longest clip that may be searched with; take a range of a longer one.",
     )
 
     # HTTP
@@ -91,6 +102,11 @@ class Settings(BaseSettings):
     )
     port: int = Field(
         8000, ge=0, le=65535, description="TCP port that `vidgrain serve` listens on; 0 takes a free one."
+    )
+    root_path: str = Field(
+        "",
+        description="Path under which a reverse proxy offers the service, such as `/vidgrain`; links in answers begin "
+        "with it. Whether the proxy strips it from the paths that it passes on does not matter.",
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -110,7 +126,7 @@ class Settings(BaseSettings):
         description="Bytes of the largest file accepted by upload; a larger one is refused while it arrives.",
     )
     candidates: int = Field(
-        200,
+        defaults.CANDIDATES,
         ge=1,
         le=100_000,
         description="Segments taken from each recall channel to be scored in full, where a search names none.",
@@ -123,7 +139,10 @@ class Settings(BaseSettings):
         "false where workers run apart.",
     )
     lease_s: float = Field(
-        30.0, gt=0, le=3600, description="Seconds after which a job whose worker fell silent is taken up by another."
+        defaults.LEASE_S,
+        gt=0,
+        le=3600,
+        description="Seconds after which a job whose worker fell silent is taken up by another.",
     )
     redis_url: str | None = Field(
         None,
@@ -154,6 +173,14 @@ class Settings(BaseSettings):
     def _split_hosts(cls, value: Any) -> Any:
         # the separator of paths as well: that is how `environment` writes lists
         return tuple(re.split(r"[,;:\s]+", value.strip(" ,").lower())) if isinstance(value, str) else value
+
+    @field_validator("root_path")
+    @classmethod
+    def _root_path_is_a_path(cls, value: str) -> str:
+        value = value.rstrip("/")
+        if value and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
+            raise ValueError("should look like /vidgrain")
+        return value
 
     @field_validator("redis_url")
     @classmethod

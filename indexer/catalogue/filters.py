@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from indexer.errors import InvalidFilter
@@ -36,6 +37,9 @@ FIELDS: dict[str, tuple[str, Kind]] = {
     "size_bytes": ("v.size_bytes", "number"),
 }
 """Fields of every video: column and kind. A metadata key of the same name can't be filtered on."""
+
+INSTANTS = frozenset({"created_at"})
+"""Fields stored as epoch seconds; a filter may also give their time as ISO 8601 text, as answers show it."""
 
 OPERATORS = ("eq", "ne", "in", "gte", "lte", "gt", "lt", "exists")
 MAX_DEPTH = 8
@@ -136,13 +140,13 @@ class _Compiler:
             raise _refusal(where, f"has more than {MAX_IN_VALUES} values")
         kinds: dict[str, list[Any]] = {}
         for n, value in enumerate(values):
-            kind, bound = _scalar(value, f"{where}[{n}]")
+            kind, bound = _operand(key, value, f"{where}[{n}]")
             kinds.setdefault(kind, []).append(bound)
         clauses = [self._matches(key, kind, bound, where) for kind, bound in kinds.items()]
         return "(" + " OR ".join(clauses) + ")" if clauses else "0"
 
     def _equal(self, key: str, value: Any, where: str) -> str:
-        kind, bound = _scalar(value, where)
+        kind, bound = _operand(key, value, where)
         return self._matches(key, kind, [bound], where)
 
     def _matches(self, key: str, kind: str, values: list[Any], where: str) -> str:
@@ -168,7 +172,7 @@ class _Compiler:
         )
 
     def _range(self, key: str, sign: str, value: Any, where: str) -> str:
-        kind, bound = _scalar(value, where)
+        kind, bound = _operand(key, value, where)
         if kind not in ("text", "number"):
             raise _refusal(where, f"must be a number or text, not {_kind_name(value)}")
         if key in FIELDS:
@@ -194,6 +198,17 @@ class _Compiler:
         self.parameters.extend(values)
         if len(self.parameters) > MAX_VALUES:
             raise _refusal(where, f"brings the filter over {MAX_VALUES} values")
+
+
+def _operand(key: str, value: Any, where: str) -> tuple[str, Any]:
+    """The kind of a value that a field is compared with, and what to bind for it."""
+    if key in INSTANTS and isinstance(value, str):
+        try:
+            instant = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise _refusal(where, "must be a time in ISO 8601, such as 2026-11-21T15:50:00Z") from error
+        return "number", (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).timestamp()
+    return _scalar(value, where)
 
 
 def _scalar(value: Any, where: str) -> tuple[str, Any]:

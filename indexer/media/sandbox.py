@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from indexer import defaults
 from indexer.errors import (
     BackendMissing,
     DecodeCrashed,
@@ -54,8 +55,8 @@ _ERRORS = {e.code: e for e in (UnsupportedMedia, VideoUndecodable, VideoTooLong,
 class SandboxLimits:
     """timeout_s of one request (the child's start apart); memory_bytes of the child's whole address space."""
 
-    timeout_s: float = 60.0
-    memory_bytes: int = 4 * 2**30
+    timeout_s: float = defaults.DECODE_TIMEOUT_S
+    memory_bytes: int = defaults.DECODE_MEMORY_BYTES
 
 
 class DecodeSandbox:

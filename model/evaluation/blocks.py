@@ -41,7 +41,7 @@ def score_texts(
 def encode_texts(network: Network, texts: Sequence[str]) -> TextFeatures:
     """Texts -> features on the network's device; what doesn't fit in W tokens is cut."""
     device = network.backbone.logit_scale.device
-    ids_TW, mask_TW, _ = network.backbone.tokenize(texts, network.num_words)
+    ids_TW, mask_TW, *_ = network.backbone.tokenize(texts, network.num_words)
     return network.text(ids_TW.to(device), mask_TW.to(device))
 
 

@@ -161,7 +161,7 @@ def _scores(network: XClipNetwork, clips: list[Pixels], sentences: list[str], de
     """Scores (B, B) of a batch, the logit scale inside; the towers run in bfloat16, the head in float32."""
     prepare = network.backbone.preprocess
     pixels = torch.stack([prepare(clip) for clip in clips]).to(device)
-    ids, mask_TW, _ = network.backbone.tokenize(sentences, NUM_WORDS)
+    ids, mask_TW, *_ = network.backbone.tokenize(sentences, NUM_WORDS)
     mask_VF = torch.ones(pixels.shape[:2], dtype=torch.bool, device=device)
     with towers_in("bf16", device), attention_for(device):
         raw_VFD = network.raw_frames(pixels, mask_VF)

@@ -78,7 +78,7 @@ def collate(pairs: Pairs, backbone: Backbone, num_words: int, num_frames: int) -
     for row, pixels in enumerate(pairs.clips):
         frames[row, : len(pixels)] = torch.from_numpy(pixels)
         mask[row, : len(pixels)] = True
-    ids, word_mask, _ = backbone.tokenize(pairs.sentences, num_words)
+    ids, word_mask, *_ = backbone.tokenize(pairs.sentences, num_words)
     return Batch(frames, mask, ids, word_mask)
 
 

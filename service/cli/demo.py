@@ -57,18 +57,18 @@ def run(settings: Settings, folder: Path, *, num_clips: int, with_server: bool) 
     try:
         titles = [clip.sentence for clip in clips]
         report = index_files(index, [clip.path for clip in clips], titles=titles, retry_failed=True)
-        for path, reason in report.failures:
-            stderr.print(f"failed: {path}: {reason}", markup=False)
-        if report.num_waiting:
+        for failure in report.failed:
+            stderr.print(f"failed: {failure}", markup=False)
+        if report.waiting:
             sys.exit(130)
         stdout.print(
-            f"{report.num_indexed} clips indexed, {report.num_known} there already, in {report.took_s:.1f} s\n"
+            f"{report.indexed} clips indexed, {report.already_there} there already, in {report.took_s:.1f} s\n"
         )
         search_all(index, clips, folder)
     finally:
         index.close()
     if listener is None:
-        sys.exit(1 if report.failures else 0)
+        sys.exit(1 if report.failed else 0)
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
     stdout.print(f"Serving the page at {address} and the API's docs at {address}/docs. Ctrl-C ends.")
     stdout.print(f"Search it with sentences like the titles, or with a clip from {folder / 'clips'}.\n", markup=False)

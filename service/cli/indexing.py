@@ -9,14 +9,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from indexer.catalogue.rows import storable
 from model.errors import VidgrainError
 from service.cli.printing import stderr
+from service.responses.parts import Reason
 
 if TYPE_CHECKING:
     from indexer.index import VideoIndex
@@ -35,25 +37,30 @@ _POLL_S = 0.1
 _ENDED = {"succeeded", "failed", "cancelled"}
 
 
-@dataclass
-class IndexReport:
-    """What became of each file. failures: (path, reason); num_waiting: left queued by an interruption."""
+class FailedFile(BaseModel):
+    """A file that could not be indexed."""
 
-    num_indexed: int = 0
-    num_known: int = 0
-    num_waiting: int = 0
-    failures: list[tuple[Path, str]] = field(default_factory=list)
+    path: str
+    error: Reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.error.code}: {self.error.message}"
+
+
+class IndexReport(BaseModel):
+    """What became of each file; counts of files."""
+
+    indexed: int = 0
+    already_there: int = 0
+    waiting: int = 0
+    """Left in the queue by an interruption."""
+
+    failed: list[FailedFile] = []
     took_s: float = 0.0
 
-    def as_dict(self) -> dict[str, Any]:
-        """For --json."""
-        return {
-            "indexed": self.num_indexed,
-            "already_there": self.num_known,
-            "waiting": self.num_waiting,
-            "failed": [{"path": str(path), "reason": reason} for path, reason in self.failures],
-            "took_s": round(self.took_s, 3),
-        }
+    def add_failure(self, path: Path, code: str, message: str) -> None:
+        """Note a file that failed and why."""
+        self.failed.append(FailedFile(path=storable(str(path)), error=Reason(code=code, message=message)))
 
 
 def find_videos(paths: Iterable[Path]) -> Iterator[Path]:
@@ -105,7 +112,7 @@ def index_files(
                 time.sleep(_POLL_S)
             bar.update(task, description="indexed")
     except KeyboardInterrupt:
-        report.num_waiting = len(pending)
+        report.waiting = len(pending)
         stderr.print(
             f"stopped; {len(pending)} added files still wait in the queue. What was indexed is kept: run the same "
             "command again, or start `vidgrain worker`, and it goes on from there."
@@ -113,7 +120,7 @@ def index_files(
     finally:
         stop.set()
         runner.join()
-        report.took_s = time.monotonic() - began_s
+        report.took_s = round(time.monotonic() - began_s, 3)
     return report
 
 
@@ -149,7 +156,7 @@ def _add(
             pending[result.job_id] = path
             return True
         if result.job_id in pending:
-            report.num_known += 1
+            report.already_there += 1
             return False
         job = index.job(result.job_id)
         if retry_failed and job.status in {"failed", "cancelled"}:
@@ -159,9 +166,11 @@ def _add(
             return False
         pending[job.id] = path
         return True
-    except (VidgrainError, OSError) as error:
-        report.failures.append((path, _reason(error)))
-        return False
+    except VidgrainError as error:
+        report.add_failure(path, error.code, error.message)
+    except OSError as error:
+        report.add_failure(path, "file_unreadable", error.strerror or str(error))
+    return False
 
 
 def _collect(
@@ -177,13 +186,13 @@ def _collect(
 
 def _settle(job: Job, path: Path, report: IndexReport, *, was_known: bool) -> None:
     if job.status == "failed":
-        report.failures.append((path, f"{job.error_code}: {job.error_message}"))
+        report.add_failure(path, job.error_code or "internal", job.error_message or "")
     elif job.status == "cancelled":
-        report.failures.append((path, "cancelled"))
+        report.add_failure(path, "job_cancelled", "The job was cancelled.")
     elif was_known:
-        report.num_known += 1
+        report.already_there += 1
     else:
-        report.num_indexed += 1
+        report.indexed += 1
 
 
 def _describe(index: VideoIndex, pending: dict[str, Path]) -> str:
@@ -193,9 +202,3 @@ def _describe(index: VideoIndex, pending: dict[str, Path]) -> str:
             part = f" {job.progress_done}/{job.progress_total}" if job.progress_total > 1 else ""
             return f"indexing {pending[job_id].name[:40]}{part}"
     return "indexing"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, VidgrainError):
-        return f"{error.code}: {error.message}"
-    return f"unreadable: {error}"

@@ -11,6 +11,7 @@ import json
 import signal
 import sys
 import threading
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -120,19 +121,19 @@ def index(
         report = index_files(opened, files, retry_failed=retry_failed)
     finally:
         opened.close()
-    for path, reason in report.failures:
-        stderr.print(f"failed: {path}: {reason}", markup=False, soft_wrap=True)
+    for failure in report.failed:
+        stderr.print(f"failed: {failure}", markup=False, soft_wrap=True)
     if as_json:
-        print_json(report.as_dict())
+        print_json(report)
     else:
         typer.echo(
-            f"{report.num_indexed} indexed, {report.num_known} already there, {len(report.failures)} failed"
-            + (f", {report.num_waiting} waiting" if report.num_waiting else "")
+            f"{report.indexed} indexed, {report.already_there} already there, {len(report.failed)} failed"
+            + (f", {report.waiting} waiting" if report.waiting else "")
             + f" in {report.took_s:.1f} s"
         )
-    if report.num_waiting:
+    if report.waiting:
         raise typer.Exit(130)
-    if report.failures:
+    if report.failed:
         raise typer.Exit(1)
 
 
@@ -158,21 +159,29 @@ def search(
     """Search with a sentence, or with --video FILE."""
     from indexer.records import SearchOptions
     from service.app import open_index
-    from service.cli.printing import answer_dict, answer_table, print_json, stderr, stdout
+    from service.cli.local import LocalSearchResponse
+    from service.cli.printing import answer_table, print_json, stderr, stdout
 
     if (query is None) == (video is None):
         raise typer.BadParameter('give either a sentence or --video FILE, e.g. vidgrain search "a dog runs"')
     wanted = _filter(filter_json)
-    opened = open_index(_settings(data=data, model=model, device=device))
+    settings = _settings(data=data, model=model, device=device)
+    opened = open_index(settings)
     try:
-        options = SearchOptions(top_k=top_k, recall="exact" if exact else "ann", filter=wanted, scorer=scorer)
+        options = SearchOptions(
+            top_k=top_k,
+            recall="exact" if exact else "ann",
+            candidates=settings.candidates,
+            filter=wanted,
+            scorer=scorer,
+        )
         answer = opened.search_video(video, options) if video else opened.search_text(query or "", options)
     finally:
         opened.close()
     for code, message in answer.warnings:
         stderr.print(f"warning: {message} ({code})", markup=False, soft_wrap=True)
     if as_json:
-        print_json(answer_dict(answer))
+        print_json(LocalSearchResponse.from_answer(answer, uuid.uuid4().hex))
     else:
         stdout.print(answer_table(answer, str(video or query)))
 
@@ -186,15 +195,16 @@ def videos(
 ) -> None:
     """List what is indexed."""
     from service.app import open_index
-    from service.cli.printing import print_json, stdout, video_dict, videos_table
+    from service.cli.local import LocalVideoPage
+    from service.cli.printing import print_json, stdout, videos_table
 
     opened = open_index(_settings(data=data, model=model))
     try:
-        found = _pages(lambda size, cursor: opened.list(limit=size, cursor=cursor), limit)
+        found, next_cursor = _pages(lambda size, cursor: opened.list(limit=size, cursor=cursor), limit)
     finally:
         opened.close()
     if as_json:
-        print_json([video_dict(v) for v in found])
+        print_json(LocalVideoPage.from_records(found, next_cursor))
     else:
         stdout.print(videos_table(found))
 
@@ -226,15 +236,16 @@ def jobs(
 ) -> None:
     """List indexing jobs, with the reason of each failure."""
     from service.app import open_index
-    from service.cli.printing import job_dict, jobs_table, print_json, stdout
+    from service.cli.printing import jobs_table, print_json, stdout
+    from service.responses.jobs import JobPage, JobResponse
 
     opened = open_index(_settings(data=data, model=model))
     try:
-        found = _pages(lambda size, cursor: opened.jobs(limit=size, cursor=cursor), limit)
+        found, next_cursor = _pages(lambda size, cursor: opened.jobs(limit=size, cursor=cursor), limit)
     finally:
         opened.close()
     if as_json:
-        print_json([job_dict(j) for j in found])
+        print_json(JobPage(jobs=[JobResponse.from_record(j, "") for j in found], next_cursor=next_cursor))
     else:
         stdout.print(jobs_table(found))
 
@@ -250,7 +261,7 @@ def train_tiny(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Train the bundled tiny model anew on drawn clips; the defaults are its recipe."""
+    """Train the bundled tiny model on drawn clips; the defaults are its recipe."""
     from dataclasses import asdict
 
     from model.tiny.recipe import StepReport, TinyTraining, train
@@ -267,7 +278,7 @@ def train_tiny(
     known = {name: value for name, value in given.items() if value is not None}
     report = train(out, TinyTraining(**known), show)  # type: ignore[arg-type]
     if as_json:
-        print_json({"folder": str(out), **asdict(report)})
+        print_json({"folder": out, **asdict(report)})
     else:
         typer.echo(f"{out}: measure it with  vidgrain evaluate --model {out}")
 
@@ -280,7 +291,7 @@ def doctor(data: Data = None, model: Model = None, device: Device = None, as_jso
 
     checks = examine(_settings(data=data, model=model, device=device))
     if as_json:
-        print_json({"is_ok": all(c.status != "fail" for c in checks), "checks": [c.as_dict() for c in checks]})
+        print_json({"is_ok": all(c.status != "fail" for c in checks), "checks": checks})
     else:
         stdout.print(report_table(checks))
     if any(c.status == "fail" for c in checks):
@@ -348,8 +359,8 @@ def _filter(text: str | None) -> dict[str, Any] | None:
     return value
 
 
-def _pages(read: Any, limit: int) -> list[Any]:
-    """Follow a listing's cursor until `limit` items or the end."""
+def _pages(read: Any, limit: int) -> tuple[list[Any], str | None]:
+    """Read a listing page by page until `limit` items or the end; the items, and the cursor after them."""
     found: list[Any] = []
     cursor: str | None = None
     while len(found) < limit:
@@ -357,7 +368,7 @@ def _pages(read: Any, limit: int) -> list[Any]:
         found += page
         if cursor is None:
             break
-    return found
+    return found, cursor
 
 
 if __name__ == "__main__":

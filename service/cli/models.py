@@ -27,14 +27,16 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on s
     A damaged one is listed with its reason. Weights are not read.
     """
     from model.installed import described, installed_models
-    from service.cli.printing import model_dict, models_table, print_json, stdout
+    from service.cli.local import local_model
+    from service.cli.printing import models_table, print_json, stdout
+    from service.responses.models import ModelList
     from service.settings import load_settings
 
     settings = load_settings()
     served = described(settings.model)
     found = [served, *(model for model in installed_models(settings.models) if not model.is_called(settings.model))]
     if as_json:
-        print_json([model_dict(model, is_served=model is served) for model in found])
+        print_json(ModelList(models=[local_model(model, is_served=model is served) for model in found]))
     else:
         stdout.print(models_table(found, served))
 
@@ -73,7 +75,7 @@ def convert(
     for note in done.notes:
         stderr.print(f"note: {note}", markup=False, soft_wrap=True)
     if as_json:
-        print_json(done.as_dict())
+        print_json(done)
     else:
         typer.echo(f"{done.target}: {done.layout}, {done.num_tensors} tensors, {done.size_bytes / 2**20:.1f} MiB")
 

@@ -1,14 +1,14 @@
-"""How the command line shows what the index answers: tables for people, dictionaries for --json. Knows no command."""
+"""How the command line shows results: tables for people, JSON for programs, a progress bar. Knows no command."""
 
 from __future__ import annotations
 
-import datetime
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
@@ -23,13 +23,13 @@ stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def print_json(value: object) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document on stdout: a response model, a dataclass, or plain values."""
     sys.stdout.write(json_text(value))
 
 
 def json_text(value: object) -> str:
-    """A JSON document, ending in a line break."""
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    """A JSON document that ends in a line break."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=to_jsonable_python) + "\n"
 
 
 @contextmanager
@@ -73,33 +73,6 @@ def answer_table(answer: SearchAnswer, title: str) -> Table:
     return table
 
 
-def answer_dict(answer: SearchAnswer) -> dict[str, Any]:
-    """A search's answer for --json; names as in the HTTP answer."""
-    return {
-        "results": [
-            {
-                "rank": hit.rank,
-                "video_id": hit.video.id,
-                "title": hit.video.title,
-                "path": str(hit.video.path),
-                "score": hit.score,
-                "recall_rank": hit.recall_rank,
-                "grains": dict(hit.grains),
-                "moments": [
-                    {"start_s": m.start_s, "end_s": m.end_s, "best_s": m.best_s, "score": m.score} for m in hit.moments
-                ],
-                "metadata": dict(hit.video.metadata),
-            }
-            for hit in answer.hits
-        ],
-        "total_indexed": answer.total_indexed,
-        "candidates": answer.num_candidates,
-        "effective": dict(answer.effective),
-        "timings_ms": dict(answer.timings_ms),
-        "warnings": [{"code": code, "message": message} for code, message in answer.warnings],
-    }
-
-
 def videos_table(videos: Sequence[Video]) -> Table:
     """Videos as rows; a failed one with its reason."""
     table = Table("id", "status", "length", "segments", "title", "reason")
@@ -108,28 +81,6 @@ def videos_table(videos: Sequence[Video]) -> Table:
         reason = f"{video.error_code}: {video.error_message}" if video.error_code else ""
         table.add_row(video.id, video.status, length, str(video.num_segments), video.title, reason)
     return table
-
-
-def video_dict(video: Video) -> dict[str, Any]:
-    """A video for --json."""
-    media = video.media
-    return {
-        "video_id": video.id,
-        "title": video.title,
-        "status": video.status,
-        "path": str(video.path),
-        "size_bytes": video.size_bytes,
-        "num_segments": video.num_segments,
-        "duration_s": media.duration_s if media else None,
-        "width": media.width if media else None,
-        "height": media.height if media else None,
-        "fps": media.fps if media else None,
-        "codec": media.codec if media else None,
-        "metadata": dict(video.metadata),
-        "created_at": _utc(video.created_at),
-        "indexed_at": _utc(video.indexed_at),
-        "error": _error(video.error_code, video.error_message),
-    }
 
 
 def jobs_table(jobs: Sequence[Job]) -> Table:
@@ -141,24 +92,6 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
         attempt = f"{job.attempt}/{job.max_attempts}"
         table.add_row(job.id, job.video_id, job.status, job.stage, progress, attempt, reason)
     return table
-
-
-def job_dict(job: Job) -> dict[str, Any]:
-    """A job for --json."""
-    return {
-        "job_id": job.id,
-        "video_id": job.video_id,
-        "kind": job.kind,
-        "status": job.status,
-        "stage": job.stage,
-        "progress": {"done": job.progress_done, "total": job.progress_total, "unit": "segments"},
-        "attempt": job.attempt,
-        "max_attempts": job.max_attempts,
-        "created_at": _utc(job.created_at),
-        "started_at": _utc(job.started_at),
-        "finished_at": _utc(job.finished_at),
-        "error": _error(job.error_code, job.error_message),
-    }
 
 
 def models_table(models: Sequence[InstalledModel], served: InstalledModel) -> Table:
@@ -176,23 +109,6 @@ def models_table(models: Sequence[InstalledModel], served: InstalledModel) -> Ta
             f"{model.error.code}: {model.error.message}" if model.error else "",
         )
     return table
-
-
-def model_dict(model: InstalledModel, *, is_served: bool) -> dict[str, Any]:
-    """A model for --json; names as in the HTTP answer. The fingerprint takes the weights, which aren't read."""
-    return {
-        "name": model.name,
-        "kind": model.kind,
-        "fingerprint": None,
-        "embed_dim": model.embed_dim,
-        "num_frames": model.num_frames,
-        "num_words": model.num_words,
-        "image_size": model.image_size,
-        "temporal": model.temporal,
-        "scorers": list(model.scorers),
-        "is_served": is_served,
-        "error": _error(model.error.code, model.error.message) if model.error else None,
-    }
 
 
 def recalls_table(result: Mapping[str, Any]) -> Table:
@@ -244,11 +160,3 @@ def _figures(row: Mapping[str, float]) -> list[str]:
 def _counted(count: int, what: str, names: Sequence[str], comma: str = ", ") -> str:
     rest = f"{comma}and {count - len(names)} more" if count > len(names) else ""
     return f"{count} {what}, left out: {comma.join(names)}{rest}"
-
-
-def _utc(epoch_s: float | None) -> str | None:
-    return None if epoch_s is None else datetime.datetime.fromtimestamp(epoch_s, datetime.UTC).isoformat()
-
-
-def _error(code: str | None, message: str | None) -> dict[str, str | None] | None:
-    return None if code is None else {"code": code, "message": message}

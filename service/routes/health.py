@@ -7,7 +7,9 @@ from typing import Literal
 
 from fastapi import APIRouter
 
-from service.responses import Health, IndexAnswer, Ready, Reason, Version
+from service.responses.health import HealthResponse, IndexResponse, ReadyResponse, VersionResponse
+from service.responses.models import public_name
+from service.responses.parts import Reason
 from service.routes.problems import problems
 from service.running import Running, TheRunning
 
@@ -15,19 +17,19 @@ router = APIRouter(tags=["service"])
 
 
 @router.get("/index", responses=problems())
-def index_counts(running: TheRunning) -> IndexAnswer:
+def index_counts(running: TheRunning) -> IndexResponse:
     """What the index holds."""
-    return IndexAnswer(**running.index.stats())
+    return IndexResponse.from_stats(running.index.stats())
 
 
 @router.get("/healthz")
-async def healthz() -> Health:  # async: answered also while every thread is at work
+async def healthz() -> HealthResponse:  # async: answered also while every thread is at work
     """The process answers. Says nothing of the model: see /readyz."""
-    return Health()
+    return HealthResponse()
 
 
 @router.get("/readyz", responses=problems())
-def readyz(running: TheRunning) -> Ready:
+def readyz(running: TheRunning) -> ReadyResponse:
     """A real tiny search succeeded within the last 15 s, or just now. 503 with the reason otherwise."""
     age_s = running.readiness.check()
     worker = _worker(running)
@@ -36,15 +38,19 @@ def readyz(running: TheRunning) -> Ready:
         if worker == "stopped"
         else []
     )
-    return Ready(worker=worker, last_inference_s_ago=round(age_s, 3), warnings=warnings)
+    return ReadyResponse(worker=worker, last_inference_s_ago=round(age_s, 3), warnings=warnings)
 
 
 @router.get("/version", responses=problems())
-def version_(running: TheRunning) -> Version:
+def version_(running: TheRunning) -> VersionResponse:
     """What runs here."""
     spec = running.index.model.spec
-    return Version(
-        name="vidgrain", version=installed_version(), api="v1", model=spec.name, fingerprint=spec.fingerprint
+    return VersionResponse(
+        name="vidgrain",
+        version=installed_version(),
+        api="v1",
+        model=public_name(spec.name),
+        fingerprint=spec.fingerprint,
     )
 
 

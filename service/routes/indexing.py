@@ -17,7 +17,7 @@ from service.bodies import MULTIPART, checked, content_type, documented, parse, 
 from service.errors import InvalidRequest
 from service.paths import allowed_file
 from service.requests import AddByPath, AddFields, AddQuery
-from service.responses import Added, JobAnswer
+from service.responses.jobs import AddedResponse
 from service.routes.problems import Responses, problems
 from service.running import Prefix, Running, TheRunning
 from service.uploads import VIDEO_TYPES, Upload, receive
@@ -36,7 +36,7 @@ _LOCATION = {"Location": {"description": "The job to follow.", "schema": {"type"
 _SUCCESSES: Responses = {
     200: {
         "description": "The content was here already, or its job ended while we waited",
-        "model": Added,
+        "model": AddedResponse,
         "headers": _LOCATION,
     },
     202: {"description": "Taken in; follow the job", "headers": _LOCATION},
@@ -46,13 +46,13 @@ _SUCCESSES: Responses = {
 @router.post(
     "/index/video",
     status_code=202,
-    response_model=Added,
+    response_model=AddedResponse,
     responses=problems(400, 403, 404, 409, 413, 415, 507) | _SUCCESSES,
     openapi_extra=documented(AddByPath, form=_FORM),
 )
 async def add_video(
     request: Request, response: Response, query: Annotated[AddQuery, Query()], running: TheRunning, prefix: Prefix
-) -> Added:
+) -> AddedResponse:
     """Add a video. It is searchable when its job has succeeded; `?wait=` holds the answer until then."""
     if content_type(request) == MULTIPART:
         added = await _add_upload(request, running)
@@ -61,18 +61,11 @@ async def add_video(
         added = await run_in_threadpool(_add_path, running, body)
     await run_in_threadpool(running.wake.notify)
     job = await _wait(request, running, added.job_id, query.wait)
-    links = JobAnswer.of(job, prefix).links
-    response.headers["location"] = links["self"]
+    answer = AddedResponse.from_record(added, job, prefix)
+    response.headers["location"] = answer.links["job"]
     if added.is_duplicate or (query.wait and job.status in _ENDED):
         response.status_code = 200
-    return Added(
-        job_id=job.id,
-        video_id=added.video_id,
-        status=job.status,
-        is_duplicate=added.is_duplicate,
-        error=JobAnswer.of(job, prefix).error,
-        links={"job": links["self"], "video": links["video"]},
-    )
+    return answer
 
 
 async def _add_upload(request: Request, running: Running) -> AddResult:

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from service.requests import JobsQuery
-from service.responses import JobAnswer, JobList
+from service.responses.jobs import JobPage, JobResponse
 from service.routes.problems import problems
 from service.running import Prefix, TheRunning
 
@@ -15,29 +15,29 @@ router = APIRouter(tags=["jobs"])
 
 
 @router.get("/jobs", responses=problems())
-def list_jobs(query: Annotated[JobsQuery, Query()], running: TheRunning, prefix: Prefix) -> JobList:
+def list_jobs(query: Annotated[JobsQuery, Query()], running: TheRunning, prefix: Prefix) -> JobPage:
     """The jobs, newest first."""
     jobs, next_cursor = running.index.jobs(
         status=query.status, video_id=query.video_id, limit=query.limit, cursor=query.cursor
     )
-    return JobList(jobs=[JobAnswer.of(job, prefix) for job in jobs], next_cursor=next_cursor)
+    return JobPage(jobs=[JobResponse.from_record(job, prefix) for job in jobs], next_cursor=next_cursor)
 
 
 @router.get("/jobs/{job_id}", responses=problems(404))
-def get_job(job_id: str, running: TheRunning, prefix: Prefix) -> JobAnswer:
+def get_job(job_id: str, running: TheRunning, prefix: Prefix) -> JobResponse:
     """One job: its stage, its progress and, if it failed, why."""
-    return JobAnswer.of(running.index.job(job_id), prefix)
+    return JobResponse.from_record(running.index.job(job_id), prefix)
 
 
 @router.post("/jobs/{job_id}/cancel", responses=problems(403, 404, 409))
-def cancel_job(job_id: str, running: TheRunning, prefix: Prefix) -> JobAnswer:
+def cancel_job(job_id: str, running: TheRunning, prefix: Prefix) -> JobResponse:
     """Cancel a queued job at once, a running one at its next segment."""
-    return JobAnswer.of(running.index.cancel_job(job_id), prefix)
+    return JobResponse.from_record(running.index.cancel_job(job_id), prefix)
 
 
 @router.post("/jobs/{job_id}/retry", responses=problems(403, 404, 409))
-def retry_job(job_id: str, running: TheRunning, prefix: Prefix) -> JobAnswer:
+def retry_job(job_id: str, running: TheRunning, prefix: Prefix) -> JobResponse:
     """Queue a failed or cancelled job again."""
     job = running.index.retry_job(job_id)
     running.wake.notify()
-    return JobAnswer.of(job, prefix)
+    return JobResponse.from_record(job, prefix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from model.installed import installed_models
-from service.responses import ModelAnswer, ModelList, ScorerList
+from service.responses.models import ModelList, ModelResponse, ScorerList
 from service.routes.problems import problems
 from service.running import TheRunning
 
@@ -15,7 +15,7 @@ router = APIRouter(tags=["service"])
 @router.get("/scorers", responses=problems())
 def scorers(running: TheRunning) -> ScorerList:
     """What `scorer` of a search may be, with the model that is served."""
-    return ScorerList.of(running.index.model.spec)
+    return ScorerList.from_spec(running.index.model.spec)
 
 
 @router.get("/models", responses=problems())
@@ -23,4 +23,4 @@ def models(running: TheRunning) -> ModelList:
     """The model that is served, and those that `VIDGRAIN_MODEL` could name instead; a damaged one with its error."""
     spec = running.index.model.spec
     others = [model for model in installed_models(running.settings.models) if not model.is_called(spec.name)]
-    return ModelList(models=[ModelAnswer.served(spec), *(ModelAnswer.of(model) for model in others)])
+    return ModelList(models=[ModelResponse.from_spec(spec), *(ModelResponse.from_installed(model) for model in others)])

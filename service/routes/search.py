@@ -11,9 +11,8 @@ from starlette.concurrency import run_in_threadpool
 
 from indexer.errors import MediaError
 from service.bodies import MULTIPART, content_type, documented, json_body, read_json, validate
-from service.errors import EmptyQuery, QueryTooLong
-from service.requests import MAX_QUERY_CHARS, ClipRange, StoredSearch, TextSearch
-from service.responses import SearchResponse
+from service.requests import ClipRange, StoredSearch, TextSearch
+from service.responses.search import SearchResponse
 from service.routes.problems import problems
 from service.running import Prefix, Running, TheRunning
 from service.uploads import receive
@@ -36,12 +35,8 @@ def search_text(
     body: Annotated[TextSearch, Depends(json_body(TextSearch))], running: TheRunning, prefix: Prefix
 ) -> SearchResponse:
     """Videos and moments that show what a sentence says."""
-    if not body.query.strip():
-        raise EmptyQuery("the query is empty", "Describe in a few words what the video shows.")
-    if len(body.query) > MAX_QUERY_CHARS:
-        raise QueryTooLong(f"the query has {len(body.query)} characters", f"It may have {MAX_QUERY_CHARS}.")
     answer = running.index.search_text(body.query, body.options(running.settings.candidates))
-    return SearchResponse.of(answer, _query_id(), prefix)
+    return SearchResponse.from_record(answer, _query_id(), prefix)
 
 
 @router.post(
@@ -57,7 +52,7 @@ async def search_video(request: Request, running: TheRunning, prefix: Prefix) ->
     body = await read_json(request, StoredSearch)
     options = body.options(running.settings.candidates, include_self=body.include_self)
     search = partial(running.index.search_stored, body.video_id, options, start_s=body.start_s, end_s=body.end_s)
-    return SearchResponse.of(await run_in_threadpool(search), _query_id(), prefix)
+    return SearchResponse.from_record(await run_in_threadpool(search), _query_id(), prefix)
 
 
 async def _by_upload(request: Request, running: Running, prefix: str) -> SearchResponse:
@@ -69,7 +64,7 @@ async def _by_upload(request: Request, running: Running, prefix: str) -> SearchR
         options = body.options(running.settings.candidates)
         search = partial(running.index.search_video, form.upload.path, options, start_s=body.start_s, end_s=body.end_s)
         try:
-            return SearchResponse.of(await run_in_threadpool(search), _query_id(), prefix)
+            return SearchResponse.from_record(await run_in_threadpool(search), _query_id(), prefix)
         except MediaError as error:  # it names the file in incoming; the client knows it by another name
             raise type(error)(
                 error.message.replace(form.upload.path.name, form.upload.file_name), error.hint

@@ -15,7 +15,7 @@ from service.bodies import documented, json_body, parse
 from service.errors import InvalidRequest, RangeNotSatisfiable
 from service.open_file import OpenFileResponse
 from service.requests import ChangeVideo, ThumbnailQuery, VideosQuery
-from service.responses import VideoAnswer, VideoList
+from service.responses.videos import VideoPage, VideoResponse
 from service.routes.problems import Responses, problems
 from service.running import Prefix, TheRunning
 from service.uploads import VIDEO_TYPES
@@ -37,23 +37,23 @@ _STREAM: Responses = {
 
 
 @router.get("/videos", responses=problems(400))
-def list_videos(query: Annotated[VideosQuery, Query()], running: TheRunning, prefix: Prefix) -> VideoList:
+def list_videos(query: Annotated[VideosQuery, Query()], running: TheRunning, prefix: Prefix) -> VideoPage:
     """The videos, newest first."""
     videos, next_cursor = running.index.list(
         limit=query.limit, cursor=query.cursor, filter=_filter(query.filter), status=query.status
     )
-    return VideoList(videos=[VideoAnswer.of(video, prefix) for video in videos], next_cursor=next_cursor)
+    return VideoPage(videos=[VideoResponse.from_record(video, prefix) for video in videos], next_cursor=next_cursor)
 
 
 @router.get("/videos/{video_id}", responses=problems(404))
-def get_video(video_id: str, running: TheRunning, prefix: Prefix) -> VideoAnswer:
+def get_video(video_id: str, running: TheRunning, prefix: Prefix) -> VideoResponse:
     """One video: what it is, and whether it is searchable."""
-    return VideoAnswer.of(running.index.get(video_id), prefix)
+    return VideoResponse.from_record(running.index.get(video_id), prefix)
 
 
 @router.patch(
     "/videos/{video_id}",
-    response_model=VideoAnswer,
+    response_model=VideoResponse,
     responses=problems(400, 403, 404, 413, 415),
     openapi_extra=documented(ChangeVideo),
 )
@@ -62,10 +62,10 @@ def change_video(
     body: Annotated[ChangeVideo, Depends(json_body(ChangeVideo))],
     running: TheRunning,
     prefix: Prefix,
-) -> VideoAnswer:
+) -> VideoResponse:
     """Give a video another title or other metadata."""
     given = body.model_dump(include=body.model_fields_set)
-    return VideoAnswer.of(running.index.update(video_id, **given), prefix)
+    return VideoResponse.from_record(running.index.update(video_id, **given), prefix)
 
 
 @router.delete("/videos/{video_id}", status_code=204, responses=problems(403, 404))

@@ -1,4 +1,7 @@
-/** The service as the page sees it: JSON in, JSON out, problem+json thrown as ApiError. Knows no element of the page. */
+/** The service as the page sees it: JSON in, JSON out, problem+json thrown as ApiError. Knows no element of the page.
+ *
+ * Addresses are relative to the page's own, so that they stay under the path at which a proxy offers it.
+ */
 
 export class ApiError extends Error {
   constructor({ code = "unreachable", detail, hint = "", status = 0 }) {
@@ -37,32 +40,32 @@ async function request(path, { method = "GET", json, body, signal } = {}) {
 
 const id = encodeURIComponent;
 
-export const indexInfo = () => request("/index");
-export const version = () => request("/version");
-export const scorers = () => request("/scorers");
-export const video = (videoId) => request(`/videos/${id(videoId)}`);
-export const removeVideo = (videoId) => request(`/videos/${id(videoId)}`, { method: "DELETE" });
-export const job = (jobId) => request(`/jobs/${id(jobId)}`);
-export const cancelJob = (jobId) => request(`/jobs/${id(jobId)}/cancel`, { method: "POST" });
-export const retryJob = (jobId) => request(`/jobs/${id(jobId)}/retry`, { method: "POST" });
+export const indexInfo = () => request("index");
+export const version = () => request("version");
+export const scorers = () => request("scorers");
+export const video = (videoId) => request(`videos/${id(videoId)}`);
+export const removeVideo = (videoId) => request(`videos/${id(videoId)}`, { method: "DELETE" });
+export const job = (jobId) => request(`jobs/${id(jobId)}`);
+export const cancelJob = (jobId) => request(`jobs/${id(jobId)}/cancel`, { method: "POST" });
+export const retryJob = (jobId) => request(`jobs/${id(jobId)}/retry`, { method: "POST" });
 
-export const streamUrl = (videoId) => `/videos/${id(videoId)}/stream`;
-export const thumbnailUrl = (videoId, atS) => `/videos/${id(videoId)}/thumbnail?t=${atS.toFixed(3)}`;
+export const streamUrl = (videoId) => `videos/${id(videoId)}/stream`;
+export const thumbnailUrl = (videoId, atS) => `videos/${id(videoId)}/thumbnail?t=${atS.toFixed(3)}`;
 
-export const videos = (query) => request(`/videos?${new URLSearchParams(query)}`);
-export const jobs = (query) => request(`/jobs?${new URLSearchParams(query)}`);
+export const videos = (query) => request(`videos?${new URLSearchParams(query)}`);
+export const jobs = (query) => request(`jobs?${new URLSearchParams(query)}`);
 
 export const searchText = (query, options, signal) =>
-  request("/search/text", { method: "POST", json: { query, ...options }, signal });
+  request("search/text", { method: "POST", json: { query, ...options }, signal });
 
 export const searchStored = (range, options, signal) =>
-  request("/search/video", { method: "POST", json: { ...range, ...options }, signal });
+  request("search/video", { method: "POST", json: { ...range, ...options }, signal });
 
 export function searchClip(file, options, signal) {
   const body = new FormData();
   body.append("options", JSON.stringify(options));
   body.append("file", file);
-  return request("/search/video", { method: "POST", body, signal });
+  return request("search/video", { method: "POST", body, signal });
 }
 
 /** Send one file to be indexed. onProgress gets the fraction sent; abort() on the signal ends it. */
@@ -71,7 +74,7 @@ export function addVideo(file, onProgress, signal) {
     const body = new FormData();
     body.append("file", file);
     const call = new XMLHttpRequest(); // fetch can't report what was sent
-    call.open("POST", "/index/video");
+    call.open("POST", "index/video");
     call.upload.addEventListener("progress", (event) => event.lengthComputable && onProgress(event.loaded / event.total));
     call.addEventListener("load", () =>
       call.status < 300 ? resolve(JSON.parse(call.responseText)) : reject(problem(call.status, call.responseText)),

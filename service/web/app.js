@@ -1,12 +1,12 @@
 /** The page's frame: the address says what is shown; keys, drops and files turn into one of its verbs. */
 
-import * as api from "/web/api.js";
-import { byId } from "/web/dom.js";
-import * as library from "/web/library.js";
-import * as player from "/web/player.js";
-import * as scorers from "/web/scorers.js";
-import * as search from "/web/search.js";
-import * as uploads from "/web/uploads.js";
+import * as api from "./api.js";
+import { byId } from "./dom.js";
+import * as library from "./library.js";
+import * as player from "./player.js";
+import * as scorers from "./scorers.js";
+import * as search from "./search.js";
+import * as uploads from "./uploads.js";
 
 const input = byId("q");
 const clips = []; // File objects of this visit; history.state.clip is a place in here
@@ -15,9 +15,14 @@ let numVideos = null;
 
 // ---- the address -------------------------------------------------------------------------------------------------
 
-function go(params, state = null) {
+/** The page's address with these parameters, relative so that it stays under the path of a proxy. */
+function addressOf(params) {
   const query = new URLSearchParams(params).toString();
-  history.pushState(state, "", query ? `/?${query}` : "/");
+  return query ? `?${query}` : "./";
+}
+
+function go(params, state = null) {
+  history.pushState(state, "", addressOf(params));
   render();
 }
 
@@ -65,8 +70,7 @@ function notePlayer(item, at_s) {
     params.set("v", item.video_id);
     params.set("t", at_s.toFixed(2));
   }
-  const query = params.toString();
-  history.replaceState(history.state, "", query ? `/?${query}` : "/");
+  history.replaceState(history.state, "", addressOf(params));
   search.markPlaying(item?.video_id);
 }
 
@@ -150,7 +154,7 @@ async function followOthers() {
   const jobs = pages.flatMap((page) => page.jobs.reverse()); // listed newest first, done oldest first
   if (!jobs.length) return;
   const { videos } = await api.videos({ status: "pending", limit: 200 });
-  const titles = new Map(videos.map((video) => [video.id, video.title]));
+  const titles = new Map(videos.map((video) => [video.video_id, video.title]));
   uploads.follow(jobs, (job) => titles.get(job.video_id) ?? `Video ${job.video_id}`);
 }
 

@@ -1,7 +1,7 @@
 /** The parts of a score as small bars: X-CLIP's four grains, or whatever parts the scorer names. */
 
-import { make } from "/web/dom.js";
-import { score } from "/web/format.js";
+import { make } from "./dom.js";
+import { score } from "./format.js";
 
 const NAMES = {
   text: {

@@ -1,8 +1,8 @@
 /** The library view: what is indexed, what failed and why; remove, try again, find similar. */
 
-import * as api from "/web/api.js";
-import { byId, fromTemplate, setImage, showNotice } from "/web/dom.js";
-import { bytes, clock, many } from "/web/format.js";
+import * as api from "./api.js";
+import { byId, fromTemplate, setImage, showNotice } from "./dom.js";
+import { bytes, clock, many } from "./format.js";
 
 const PAGE = 30;
 const RECENT = 6;
@@ -75,7 +75,7 @@ export async function showRecent() {
 
 /** What the player needs to know of a video. */
 export const item = (video) => ({
-  video_id: video.id,
+  video_id: video.video_id,
   title: video.title,
   duration_s: video.duration_s,
   codec: video.codec,
@@ -83,13 +83,13 @@ export const item = (video) => ({
 });
 
 /** A picture a little into the video: first frames are often black. */
-const poster = (video) => api.thumbnailUrl(video.id, Math.min(1, (video.duration_s ?? 0) / 3));
+const poster = (video) => api.thumbnailUrl(video.video_id, Math.min(1, (video.duration_s ?? 0) / 3));
 
 function row(video) {
   const node = fromTemplate("t-video");
   const [thumb, similar, retry, remove] = ["thumb", "similar", "retry", "delete"].map((name) => node.querySelector(`.${name}`));
   const isFailed = video.status === "failed";
-  node.dataset.videoId = video.id;
+  node.dataset.videoId = video.video_id;
   node.querySelector(".title").textContent = video.title;
   node.querySelector(".title").title = video.title;
   node.querySelector(".facts").textContent = facts(video).join(" · ");
@@ -131,18 +131,18 @@ async function confirmRemoval(video, node) {
   dialog.showModal();
   await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
   if (dialog.returnValue !== "yes") return;
-  await api.removeVideo(video.id);
+  await api.removeVideo(video.video_id);
   const next = node.nextElementSibling ?? node.previousElementSibling;
   const section = node.closest("section");
   node.remove();
   if (next) next.querySelector(".delete").focus();
   else section.hidden = true;
-  handlers.onRemoved(video.id);
+  handlers.onRemoved(video.video_id);
 }
 
 async function tryAgain(video) {
-  const { jobs } = await api.jobs({ video_id: video.id, limit: 1 });
-  await api.retryJob(jobs[0].id);
+  const { jobs } = await api.jobs({ video_id: video.video_id, limit: 1 });
+  await api.retryJob(jobs[0].job_id);
   handlers.onRetried();
 }
 

@@ -1,9 +1,9 @@
 /** The one player: opens a video at a second, marks its moments, offers what can be done with one. */
 
-import * as api from "/web/api.js";
-import { byId, icon, make, setImage } from "/web/dom.js";
-import { clock, clockTenths } from "/web/format.js";
-import { drawFull, note } from "/web/grains.js";
+import * as api from "./api.js";
+import { byId, icon, make, setImage } from "./dom.js";
+import { clock, clockTenths } from "./format.js";
+import { drawFull, note } from "./grains.js";
 
 const panel = byId("player");
 const screen = byId("video");

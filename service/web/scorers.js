@@ -1,7 +1,7 @@
 /** The choice of how results are scored: what the served model offers, and what is in use. Knows no address. */
 
-import * as api from "/web/api.js";
-import { byId, make } from "/web/dom.js";
+import * as api from "./api.js";
+import { byId, make } from "./dom.js";
 
 const TITLES = {
   text: {

@@ -1,11 +1,11 @@
 /** The search view: ask, show the hits, say what it took. Knows no URL; app.js hands it the query to show. */
 
-import * as api from "/web/api.js";
-import { byId, fromTemplate, make, setImage, showNotice } from "/web/dom.js";
-import { clock, clockTenths, many, milliseconds, score } from "/web/format.js";
-import { drawSmall, fullLength, note } from "/web/grains.js";
-import { marks, momentChips } from "/web/player.js";
-import * as scorers from "/web/scorers.js";
+import * as api from "./api.js";
+import { byId, fromTemplate, make, setImage, showNotice } from "./dom.js";
+import { clock, clockTenths, many, milliseconds, score } from "./format.js";
+import { drawSmall, fullLength, note } from "./grains.js";
+import { marks, momentChips } from "./player.js";
+import * as scorers from "./scorers.js";
 
 const PAGE = 12;
 const MOST = 96;
@@ -128,7 +128,7 @@ function card(hit, kind, full) {
   const thumb = node.querySelector(".thumb");
   const shown = item(hit, kind, full);
   node.dataset.videoId = hit.video_id;
-  setImage(node.querySelector("img"), best.thumbnail_url ?? api.thumbnailUrl(hit.video_id, best.best_s));
+  setImage(node.querySelector("img"), api.thumbnailUrl(hit.video_id, best.best_s));
   node.querySelector(".time").textContent = clockTenths(best.best_s);
   node.querySelector(".title").textContent = hit.title;
   node.querySelector(".title").title = hit.title;

@@ -1,8 +1,8 @@
 /** Files on their way into the library: sent two at a time, then followed as jobs until they end. */
 
-import * as api from "/web/api.js";
-import { byId, fromTemplate } from "/web/dom.js";
-import { bytes, many } from "/web/format.js";
+import * as api from "./api.js";
+import { byId, fromTemplate } from "./dom.js";
+import { bytes, many } from "./format.js";
 
 const SENDING_AT_ONCE = 2;
 const ROWS = 30;
@@ -38,9 +38,9 @@ export function add(files) {
 /** Follow jobs that others started (the command line, an earlier visit). */
 export function follow(jobs, titleOf) {
   for (const job of jobs) {
-    if (followed.has(job.id)) continue;
+    if (followed.has(job.job_id)) continue;
     const entry = newEntry(titleOf(job));
-    attach(entry, job.id);
+    attach(entry, job.job_id);
     update(entry, job);
   }
   summarise();

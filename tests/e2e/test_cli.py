@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -16,8 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
+from service.app import create_app
 from service.cli.main import commands, main
+from service.settings import load_settings
 from tests.support.clips import write_clip
 from tests.support.server import ROOT, command, environment, until
 from tests.support.tiny import untrained_tiny
@@ -119,7 +123,7 @@ def test_index_search_list_remove(vidgrain: Any, clips: Path) -> None:
     report = indexed.json
     assert (report["indexed"], report["already_there"]) == (3, 1)
     assert [Path(f["path"]).name for f in report["failed"]] == ["text.mp4"]
-    assert "unsupported_media" in report["failed"][0]["reason"] and "text.mp4" in indexed.err
+    assert report["failed"][0]["error"]["code"] == "unsupported_media" and "text.mp4" in indexed.err
 
     again = vidgrain("index", clips)
     assert again.status == 1 and again.out.startswith("0 indexed, 4 already there, 1 failed")
@@ -131,7 +135,7 @@ def test_index_search_list_remove(vidgrain: Any, clips: Path) -> None:
     assert results[0]["score"] >= results[1]["score"]
     best = results[0]["moments"][0]
     assert 0 <= best["start_s"] <= best["best_s"] <= best["end_s"] <= 1.3
-    assert set(results[0]["grains"]) == {"video_sentence", "video_word", "frame_sentence", "frame_word"}
+    assert set(results[0]["explain"]["grains"]) == {"video_sentence", "video_word", "frame_sentence", "frame_word"}
 
     for options in ([], ["--exact"]):
         by_clip = vidgrain("search", "--video", clips / "green.mp4", "--json", *options)
@@ -141,17 +145,46 @@ def test_index_search_list_remove(vidgrain: Any, clips: Path) -> None:
     table = vidgrain("search", "--video", clips / "green.mp4")
     assert table.status == 0 and "best second" in table.out and "green" in table.out
 
-    videos = vidgrain("videos", "--json").json
+    videos = vidgrain("videos", "--json").json["videos"]
     assert sorted(v["status"] for v in videos) == ["failed", "ready", "ready", "ready"]
-    jobs = vidgrain("jobs", "--json").json
+    jobs = vidgrain("jobs", "--json").json["jobs"]
     assert sorted(j["status"] for j in jobs) == ["failed", "succeeded", "succeeded", "succeeded"]
     assert "unsupported_media" in vidgrain("jobs").out
 
     one = next(v["video_id"] for v in videos if v["title"] == "blue")
     assert vidgrain("remove", one).out.strip() == one
-    assert one not in [v["video_id"] for v in vidgrain("videos", "--json").json]
+    assert one not in [v["video_id"] for v in vidgrain("videos", "--json").json["videos"]]
     assert (clips / "below" / "blue.mp4").exists(), "a file that is not the index's own stays"
     assert vidgrain("remove", one).status == 2
+
+
+def test_the_command_line_prints_what_http_answers_and_the_paths(vidgrain: Any, clips: Path, model: str) -> None:
+    """One dialect: the same keys and values; only a file's path and a model's folder are added on this machine."""
+    vidgrain("index", clips / "red.mp4", clips / "text.mp4")
+    videos, jobs = vidgrain("videos", "--json").json, vidgrain("jobs", "--limit", 1, "--json").json
+    found = vidgrain("search", "a red circle", "--json").json
+    models = vidgrain("models", "--json").json
+    with TestClient(create_app(load_settings())) as client:
+        answers = {path: client.get(path) for path in ("/videos", "/jobs?limit=1", "/models", "/index", "/version")}
+        answers["search"] = client.post("/search/text", json={"query": "a red circle"})
+        for answer in answers.values():
+            assert str(clips) not in answer.text and str(Path(model).parent) not in answer.text
+    assert {Path(video.pop("path")).name for video in videos["videos"]} == {"red.mp4", "text.mp4"}
+    assert videos == answers["/videos"].json()
+    assert jobs == answers["/jobs?limit=1"].json() and jobs["next_cursor"] is not None
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", jobs["jobs"][0]["created_at"])
+
+    assert [Path(result.pop("path")).name for result in found["results"]] == ["red.mp4"]
+    assert found["effective"].pop("model") == model
+    answer = answers["search"].json()
+    assert answer["effective"].pop("model") == Path(model).name
+    for one in (found, answer):
+        del one["query_id"], one["timings_ms"]
+    assert found == answer
+
+    served, http_served = models["models"][0], answers["/models"].json()["models"][0]
+    assert served["name"] == model and http_served["name"] == Path(model).name
+    assert served | {"name": "", "fingerprint": ""} == http_served | {"name": "", "fingerprint": ""}
 
 
 def test_a_filter_narrows_a_search(vidgrain: Any, clips: Path) -> None:
@@ -168,9 +201,17 @@ def test_a_search_is_scored_as_asked(vidgrain: Any, clips: Path) -> None:
     for query in (("a red circle",), ("--video", clips / "red.mp4")):
         found = vidgrain("search", *query, "--scorer", "max_frame", "--json").json
         assert found["effective"]["scorer"] == "max_frame"
-        assert [list(hit["grains"]) for hit in found["results"]] == [["frame_sentence"]] * 2
+        assert [list(hit["explain"]["grains"]) for hit in found["results"]] == [["frame_sentence"]] * 2
     refused = vidgrain("search", "a red circle", "--scorer", "tight")
     assert refused.status == 2 and "'tight'" in refused.err and "aosm, multi_grained" in refused.err
+
+
+def test_the_setting_of_candidates_counts_for_a_search(
+    vidgrain: Any, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vidgrain("index", clips / "red.mp4")
+    monkeypatch.setenv("VIDGRAIN_CANDIDATES", "7")
+    assert vidgrain("search", "a red circle", "--json").json["effective"]["candidates"] == 7
 
 
 def test_models_at_hand_are_listed(vidgrain: Any, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +219,7 @@ def test_models_at_hand_are_listed(vidgrain: Any, model: str, tmp_path: Path, mo
     broken.mkdir(parents=True)
     (broken / "config.json").write_text("{}")
     monkeypatch.setenv("VIDGRAIN_MODELS", os.pathsep.join([str(broken.parent), model]))
-    listed = vidgrain("models", "--json").json
+    listed = vidgrain("models", "--json").json["models"]
     assert [one["name"] for one in listed if one["is_served"]] == [model] == [listed[0]["name"]]
     assert listed[0]["scorers"][0] == "aosm" and listed[0]["error"] is None
     by_name = {one["name"]: one for one in listed}
@@ -195,6 +236,7 @@ def test_models_at_hand_are_listed(vidgrain: Any, model: str, tmp_path: Path, mo
         (("search", "a", "--video", __file__), "--video"),
         (("search", "a", "--model", "no-such-model"), "no-such-model"),
         (("search", "   "), "empty"),
+        (("search", "x" * 2001), "2001 characters"),
         (("videos", "--data", __file__), "can't be made"),
         (("train-tiny", "--out", __file__), "can't be made"),
         (("demo", "--no-serve", "--folder", __file__), "can't be made"),

@@ -64,8 +64,8 @@ def test_every_operation_keeps_its_word(contract: Service, path: str, method: st
     schema = schemathesis.openapi.from_asgi("/openapi.json", contract.client.app, config=REFUSED_IS_REFUSED)
     operation = schema[path][method]
     known = {
-        "video_id": contract.client.get("/videos").json()["videos"][0]["id"],
-        "job_id": contract.client.get("/jobs").json()["jobs"][0]["id"],
+        "video_id": contract.client.get("/videos").json()["videos"][0]["video_id"],
+        "job_id": contract.client.get("/jobs").json()["jobs"][0]["job_id"],
     }
 
     @settings(max_examples=20, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))

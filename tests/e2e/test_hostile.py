@@ -160,7 +160,7 @@ def test_a_list_filter_that_is_none(filled: Service, filter: str) -> None:
 
 @pytest.mark.parametrize("t", ["x", "-1", "nan", "inf", "1e400", ""])
 def test_instants_that_are_none(filled: Service, t: str) -> None:
-    video_id = filled.client.get("/videos").json()["videos"][0]["id"]
+    video_id = filled.client.get("/videos").json()["videos"][0]["video_id"]
     problem(filled.client.get(f"/videos/{video_id}/thumbnail?t={t}"), 422, "invalid_request")
 
 
@@ -168,7 +168,7 @@ def test_instants_that_are_none(filled: Service, t: str) -> None:
     "range", [{"start_s": -1}, {"start_s": 2, "end_s": 1}, {"start_s": 1e9}, {"start_s": "0"}, {"end_s": 0}]
 )
 def test_ranges_that_hold_nothing(filled: Service, range: dict[str, Any]) -> None:
-    video_id = filled.client.get("/videos").json()["videos"][0]["id"]
+    video_id = filled.client.get("/videos").json()["videos"][0]["video_id"]
     answer = filled.client.post("/search/video", json={"video_id": video_id, **range})
     assert answer.status_code == 422, answer.text
 

@@ -87,7 +87,7 @@ def test_both_roots_answer_alike_and_link_to_themselves(filled: Service) -> None
         assert found["results"][0]["title"] == "all red"
         assert found["results"][0]["moments"][0]["thumbnail_url"].startswith(f"{prefix}/videos/")
         video = client.get(f"{prefix}/videos").json()["videos"][0]
-        assert video["links"]["self"] == f"{prefix}/videos/{video['id']}"
+        assert video["links"]["self"] == f"{prefix}/videos/{video['video_id']}"
         assert client.get(f"{prefix}/jobs").json()["jobs"][0]["links"]["self"].startswith(f"{prefix}/jobs/")
         for path in ("/index", "/scorers", "/models", "/healthz", "/readyz", "/version"):
             assert client.get(f"{prefix}{path}").status_code == 200
@@ -121,7 +121,7 @@ def test_filters_ids_and_exact(filled: Service) -> None:
     assert set(titles(filter={"year": {"gte": 2002}})) == {"all green", "all blue"}
     assert titles(filter={"tags": {"in": ["blue"]}}) == ["all blue"]
     assert titles(filter={"not": {"tags": "red"}, "year": {"lt": 2003}}) == ["all green"]
-    ids = {video["title"]: video["id"] for video in filled.client.get("/videos").json()["videos"]}
+    ids = {video["title"]: video["video_id"] for video in filled.client.get("/videos").json()["videos"]}
     assert titles(video_ids=[ids["all blue"]]) == ["all blue"]
     assert titles(video_ids=[]) == []
     assert titles(recall={"mode": "exact"}) == titles()
@@ -134,7 +134,7 @@ def test_lists_come_in_pages(filled: Service) -> None:
         for _ in range(5):
             params = {"limit": 1} | ({"cursor": cursor} if cursor else {})
             page = filled.client.get(path, params=params).json()
-            seen += [item["id"] for item in page[key]]
+            seen += [item[f"{key[:-1]}_id"] for item in page[key]]
             cursor = page["next_cursor"]
             if cursor is None:
                 break
@@ -142,8 +142,8 @@ def test_lists_come_in_pages(filled: Service) -> None:
     listed = filled.client.get("/videos", params={"filter": '{"year": 2003}', "status": "ready"}).json()["videos"]
     assert [video["title"] for video in listed] == ["all blue"]
     assert filled.client.get("/videos", params={"status": "failed"}).json()["videos"] == []
-    some = filled.client.get("/jobs", params={"status": "succeeded", "video_id": listed[0]["id"]}).json()["jobs"]
-    assert [job["video_id"] for job in some] == [listed[0]["id"]]
+    some = filled.client.get("/jobs", params={"status": "succeeded", "video_id": listed[0]["video_id"]}).json()["jobs"]
+    assert [job["video_id"] for job in some] == [listed[0]["video_id"]]
 
 
 def test_a_duplicate_is_known_by_its_content(service: Service, clip: Clip) -> None:
@@ -172,8 +172,9 @@ def test_a_path_inside_of_the_roots(service: Service, clip: Clip) -> None:
     video = service.client.get(answer.json()["links"]["video"])
     assert video.json()["status"] == "ready" and video.json()["file_name"] == "g.mp4"
     assert str(service.media) not in video.text
-    assert service.client.get(f"/videos/{video.json()['id']}/stream").content == (service.media / "g.mp4").read_bytes()
-    service.client.delete(f"/videos/{video.json()['id']}")
+    links = video.json()["links"]
+    assert service.client.get(links["stream"]).content == (service.media / "g.mp4").read_bytes()
+    service.client.delete(links["self"])
     assert (service.media / "g.mp4").exists()
 
 
@@ -219,7 +220,7 @@ def test_junk_fails_with_a_reason_and_the_rest_goes_on(service: Service, clip: C
     assert job.json()["error"]["message"] and str(service.settings.data) not in job.text
     video = service.client.get(f"/videos/{added['video_id']}").json()
     assert (video["status"], video["error"]["code"]) == ("failed", job.json()["error"]["code"])
-    assert service.client.get("/jobs", params={"status": "failed"}).json()["jobs"][0]["id"] == added["job_id"]
+    assert service.client.get("/jobs", params={"status": "failed"}).json()["jobs"][0]["job_id"] == added["job_id"]
     stats = service.client.get("/index").json()
     assert (stats["videos"], stats["jobs"]["failed"]) == (1, 1)
 
@@ -232,7 +233,7 @@ def test_pictures_are_of_the_instant_and_of_the_video(filled: Service) -> None:
     for video in filled.client.get("/videos").json()["videos"]:
         colour = COLOURS[video["title"].removeprefix("all ")]
         for t in ("0", "1.5", "1e6"):
-            answer = filled.client.get(f"/videos/{video['id']}/thumbnail", params={"t": t})
+            answer = filled.client.get(f"/videos/{video['video_id']}/thumbnail", params={"t": t})
             assert answer.status_code == 200, answer.text
             pixel = Image.open(io.BytesIO(answer.content)).convert("RGB").resize((1, 1)).getpixel((0, 0))
             assert all(abs(a - b) < 30 for a, b in zip(pixel, colour, strict=True))

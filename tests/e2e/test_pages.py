@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Service
+from tests.e2e.conftest import Clip, Service, make_service
 
 
 def test_the_page_and_its_files(filled: Service) -> None:
     page = filled.client.get("/")
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
-    names = re.findall(r'(?:href|src)="(/web/[^"]+)"', page.text)
+    names = re.findall(r'(?:href|src)="(web/[^"]+)"', page.text)
     assert names
     for name in names:
-        assert filled.client.get(name).status_code == 200, name
+        assert filled.client.get(f"/{name}").status_code == 200, name
+
+
+@pytest.mark.parametrize("named", ["", "/tools/vidgrain"])
+def test_links_carry_the_path_of_a_proxy_whether_it_strips_it_or_not(tmp_path: Path, clip: Clip, named: str) -> None:
+    for service in make_service(tmp_path, root_path="/tools/vidgrain"):
+        service.add(clip("red"))
+        for prefix in (named, f"{named}/v1"):
+            shown = f"/tools/vidgrain{prefix.removeprefix(named)}"
+            (result,) = service.client.post(f"{prefix}/search/text", json={"query": "red"}).json()["results"]
+            assert result["moments"][0]["thumbnail_url"].startswith(f"{shown}/videos/")
+            (video,) = service.client.get(f"{prefix}/videos").json()["videos"]
+            assert video["links"]["self"] == f"{shown}/videos/{video['video_id']}"
+            with clip("red").open("rb") as file:
+                added = service.client.post(f"{prefix}/index/video", files={"file": ("red.mp4", file)})
+            assert added.headers["location"].startswith(f"{shown}/jobs/")
+            assert service.client.get(added.headers["location"]).json()["status"] == "succeeded"
+        assert service.client.get(f"{named}/web/app.js").status_code == 200
 
 
 @pytest.mark.parametrize("root", ["/", "/v1/"])

@@ -58,16 +58,18 @@ class FakeModel:
         width = self._spec.num_words
         words = torch.zeros(len(texts), width, 16)
         mask = torch.zeros(len(texts), width, dtype=torch.bool)
-        pieces = []
+        pieces, is_cut = [], []
         for t, text in enumerate(texts):
-            split = text.lower().split()[:width]
+            split = text.lower().split()
+            is_cut.append(len(split) > width)
+            split = split[:width]
             pieces.append(tuple(split))
             for w, word in enumerate(split):
                 colour = COLOURS.get(word, (128, 128, 128))
                 words[t, w] = self._embed(np.full((4, 4, 3), colour, dtype=np.uint8))
                 mask[t, w] = True
         known = torch.nn.functional.normalize(words.sum(1), dim=-1)
-        return TextFeatures(known, words, mask, tuple(pieces))
+        return TextFeatures(known, words, mask, tuple(pieces), tuple(is_cut))
 
     def recall_vectors(self, query: Query) -> Tensor:
         return query.sentence if isinstance(query, TextFeatures) else query.pooled

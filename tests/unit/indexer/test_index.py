@@ -6,7 +6,8 @@ import hashlib
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from indexer.errors import (
 from indexer.index import VideoIndex
 from indexer.records import SearchAnswer, SearchOptions, StoredSegment
 from indexer.storage import ReceivedFile
+from model.types import TextFeatures
 from tests.support.clips import solid_clip, write_clip
 from tests.support.fakes import COLOURS, FakeModel
 
@@ -154,16 +156,44 @@ def test_a_clip_longer_than_the_limit_is_refused_but_a_range_of_it_is_not(
         assert index.search_video(clips["long"], end_s=4.0).hits == ()
 
 
-@pytest.mark.parametrize("query", ["", "  \n", "x" * 2001])
-def test_empty_and_overlong_queries_are_refused(shared: VideoIndex, query: str) -> None:
-    with pytest.raises(InvalidQuery):
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [("", "empty_query"), ("  \n", "empty_query"), ("x" * 2001, "query_too_long"), (" x" * 1001, "query_too_long")],
+)
+def test_empty_and_overlong_queries_are_refused(shared: VideoIndex, query: str, code: str) -> None:
+    with pytest.raises(InvalidQuery) as caught:
         shared.search_text(query)
+    assert caught.value.code == code
 
 
-def test_odd_text_is_searched_and_a_cut_query_is_said(shared: VideoIndex) -> None:
+def test_odd_text_is_searched_and_a_query_that_was_cut_is_reported(shared: VideoIndex) -> None:
     assert shared.search_text("red \ud800 \0").hits
     assert [code for code, _ in shared.search_text("red " * 9).warnings] == ["query_truncated"]
     assert shared.search_text("red").warnings == ()
+    assert shared.search_text("red " * 8).warnings == (), "it fills the model's words exactly: nothing is missing"
+
+
+class Meeting(FakeModel):
+    """Encodes a sentence only once another thread encodes one, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._both = threading.Barrier(2)
+
+    def encode_text(self, texts: Sequence[str]) -> TextFeatures:
+        self._both.wait(timeout=30)
+        return super().encode_text(texts)
+
+
+def test_sentences_are_encoded_by_several_threads_at_once(tmp_path: Path, clips: dict[str, Path]) -> None:
+    with VideoIndex.open(tmp_path / "data", FakeModel()) as index:
+        for colour in ("red", "green"):
+            index.add(clips[colour])
+        work_off(index)
+        alone = {query: ids(index.search_text(query)) for query in ("red", "green")}
+    with VideoIndex.open(tmp_path / "data", Meeting()) as index, ThreadPoolExecutor(2) as pool:
+        together = dict(pool.map(lambda query: (query, ids(index.search_text(query))), alone))
+    assert together == alone
 
 
 def test_adding_waits_for_a_worker_and_what_is_pending_is_no_query(index: VideoIndex, clips: dict[str, Path]) -> None:

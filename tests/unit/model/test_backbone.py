@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import open_clip
@@ -58,7 +61,7 @@ def test_words_of_every_family_are_projected_tokens(family: str, tmp_path: Path)
     config = FAMILIES[family]
     is_small = config["text_cfg"]["vocab_size"] < 1000
     backbone = build_backbone(config, merges=write_merges(tmp_path) if is_small else None)
-    ids, mask, pieces = backbone.tokenize(TEXTS, 12)
+    ids, mask, pieces, _ = backbone.tokenize(TEXTS, 12)
     with torch.inference_mode():
         sentence, words = backbone.encode_words(ids)
         frames = backbone.encode_frames(torch.randn(2, 3, backbone.image_size, backbone.image_size))
@@ -89,12 +92,12 @@ def test_too_many_words_are_refused(tmp_path: Path) -> None:
 
 def test_an_own_vocabulary_reads_plain_merges(tmp_path: Path) -> None:
     backbone = small_backbone(tmp_path)
-    ids, mask, pieces = backbone.tokenize(["red dog", "the dog"], 8)
+    ids, mask, pieces, _ = backbone.tokenize(["red dog", "the dog"], 8)
     assert pieces == (("red", "dog"), ("t", "h", "e", "dog"))
     end = backbone.tokenizer.vocab_size - 1
     assert ids[0].tolist() == [end - 1, 512 + 3, 512 + 1, end, 0, 0, 0, 0]
     assert mask[0].tolist() == [True] * 4 + [False] * 4
-    cut, _, _ = backbone.tokenize(["the dog the dog"], 4)
+    cut, *_ = backbone.tokenize(["the dog the dog"], 4)
     assert cut[0, -1] == end
 
 
@@ -232,10 +235,53 @@ class SentencePieces:
 
 def test_a_transformers_tokenizer_whose_end_is_its_padding() -> None:
     inner = SentencePieces()
-    ids, mask, pieces = TransformersTokenizer(inner.encode, inner)(["red dog", "dog dog dog"], 4)
-    assert ids.tolist() == [[2, 3, 1, 1], [3, 3, 3, 1]]
-    assert mask.tolist() == [[True, True, True, False], [True] * 4]
-    assert pieces == (("red", "dog"), ("dog", "dog", "dog"))
+    ids, mask, pieces, is_cut = TransformersTokenizer(inner.encode, inner)(["red dog", "dog dog dog", "dog " * 4], 4)
+    assert ids.tolist() == [[2, 3, 1, 1], [3, 3, 3, 1], [3, 3, 3, 1]]
+    assert mask.tolist() == [[True, True, True, False], [True] * 4, [True] * 4]
+    assert pieces == (("red", "dog"), ("dog", "dog", "dog"), ("dog", "dog", "dog"))
+    assert is_cut == (False, False, True)
+
+
+def test_a_sentence_that_fills_its_words_exactly_is_not_cut(tmp_path: Path) -> None:
+    backbone = small_backbone(tmp_path)
+    assert backbone.tokenize(["red dog", "dog", "red dog red", "dog <end_of_text> red"], 4).is_cut == (
+        False,
+        False,
+        True,
+        False,
+    )
+
+
+def test_a_separator_that_is_blanked_does_not_hide_a_cut() -> None:
+    inner = SentencePieces()
+
+    def blanking(texts: list[str], context_length: int) -> Tensor:
+        ids = inner.encode(texts, context_length)
+        return torch.where(ids == 1, 0, ids)
+
+    inner.pad_token_id, inner.eos_token_id = 0, 1
+    tokenizer = TransformersTokenizer(blanking, inner)
+    assert tokenizer(["red dog", "red dog dog", "red dog dog dog"], 4).is_cut == (False, False, True)
+
+
+def test_a_tokenizer_of_transformers_is_called_by_one_thread_at_a_time() -> None:
+    inner, in_use = SentencePieces(), threading.Lock()
+
+    def borrowing(texts: list[str], context_length: int) -> Tensor:
+        if not in_use.acquire(blocking=False):
+            raise RuntimeError("Already borrowed")
+        try:
+            sleep(0.001)  # another thread gets its chance
+            return inner.encode(texts, context_length)
+        finally:
+            in_use.release()
+
+    tokenizer = TransformersTokenizer(borrowing, inner)
+    texts = [" ".join(["dog"] * n) for n in range(1, 9)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda text: tokenizer([text], 4), texts))
+    for text, tokens in zip(texts, together, strict=True):
+        assert tokens.pieces == tokenizer([text], 4).pieces and tokens.is_cut == (len(text.split()) > 3,)
 
 
 class TransformersTower(nn.Module):
@@ -256,7 +302,7 @@ class TransformersTower(nn.Module):
 def test_the_class_token_of_a_transformers_tower_is_the_first_word(tmp_path: Path) -> None:
     backbone, tower = small_backbone(tmp_path), TransformersTower()
     backbone.clip.text = tower
-    ids, _, _ = backbone.tokenize(["red dog", "cat"], 6)
+    ids, *_ = backbone.tokenize(["red dog", "cat"], 6)
     sentence, words = backbone.encode_words(ids)
     torch.testing.assert_close(words, tower.proj(tower.embedding(ids)))
     torch.testing.assert_close(sentence, words[:, 0])

@@ -38,7 +38,7 @@ def some_video(network: Network, num: int = 3, real: int = 3, seed: int = 1) -> 
 
 
 def some_text(network: Network) -> TextFeatures:
-    ids, mask, _ = network.backbone.tokenize(["red dog", "cat", "dog red cat"], network.num_words)
+    ids, mask, *_ = network.backbone.tokenize(["red dog", "cat", "dog red cat"], network.num_words)
     return network.text(ids, mask)
 
 

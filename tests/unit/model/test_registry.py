@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,19 @@ def test_a_folder_becomes_a_model_that_encodes(folder: Path) -> None:
     scores = model.score(query, videos)
     assert scores.total.shape == (1, 2) and bool(torch.isfinite(scores.total).all())
     assert videos.mask.sum(-1).tolist() == [2, 4]
+
+
+def test_sentences_of_several_threads_are_encoded_as_one_after_another(folder: Path) -> None:
+    model = load_model(str(folder), device="cpu")
+    texts = ["red dog", "dog", "cat red", "red dog cat dog red cat dog red cat"] * 4
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda text: model.encode_text([text]), texts))
+    for text, features in zip(texts, together, strict=True):
+        alone = model.encode_text([text])
+        torch.testing.assert_close(features.sentence, alone.sentence)
+        torch.testing.assert_close(features.words, alone.words)
+        assert (features.pieces, features.is_cut) == (alone.pieces, alone.is_cut)
+    assert [model.encode_text([text]).is_cut for text in texts[:4]] == [(False,)] * 3 + [(True,)]
 
 
 def test_fingerprints_follow_the_numbers(folder: Path, tmp_path: Path) -> None:

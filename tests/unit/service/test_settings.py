@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from indexer.config import IndexConfig
+from indexer.media.sandbox import SandboxLimits
+from indexer.pipeline import PipelineConfig
+from indexer.records import SearchOptions
+from indexer.worker import WorkerConfig
+from service.app import index_config
 from service.settings import InvalidSettings, Settings, load_settings, settings_page
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -34,6 +41,36 @@ def test_every_setting_has_a_sentence_and_is_on_the_page() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().port = 1  # type: ignore[misc]
+
+
+def test_what_the_index_takes_has_the_defaults_of_the_index() -> None:
+    """A program over VideoIndex and the service index and search alike, unless they are told otherwise."""
+    settings = Settings()
+    assert index_config(settings) == IndexConfig()
+    shared = {field.name for field in fields(IndexConfig)} & set(Settings.model_fields)
+    assert {name: getattr(settings, name) for name in shared} == {name: getattr(IndexConfig(), name) for name in shared}
+    assert settings.candidates == SearchOptions().candidates
+    assert SandboxLimits() == SandboxLimits(settings.decode_timeout_s, settings.decode_memory_bytes)
+    assert (WorkerConfig().lease_s, WorkerConfig().heartbeat_s) == (settings.lease_s, IndexConfig().heartbeat_s)
+    pipeline = PipelineConfig()
+    assert (pipeline.max_segment_s, pipeline.max_video_s) == (settings.max_segment_s, settings.max_video_s)
+
+
+def test_every_setting_of_the_index_reaches_it() -> None:
+    changed = Settings(
+        decoder="decord",
+        decode_timeout_s=1.5,
+        decode_memory_bytes=2**29,
+        max_segment_s=2.5,
+        max_video_s=3.5,
+        max_query_s=4.5,
+        lease_s=8.0,
+    )
+    config = index_config(changed)
+    shared = {field.name for field in fields(IndexConfig)} & set(Settings.model_fields)
+    assert shared == changed.model_fields_set
+    assert {name: getattr(config, name) for name in shared} == {name: getattr(changed, name) for name in shared}
+    assert config.heartbeat_s == 2.0
 
 
 def test_environment_over_file_over_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -66,6 +103,7 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
         ("DECODE_TIMEOUT_S", "nan"),
         ("WORKER", "maybe"),
         ("REDIS_URL", "localhost:6379"),
+        ("ROOT_PATH", "https://example.com/vidgrain"),
         ("LOG_LEVEL", "loud"),
         ("CANDIDATES", "0"),
     ],

@@ -36,10 +36,9 @@ def test_each_file_is_counted_once_with_its_reason(index: VideoIndex, tmp_path: 
     text, gone = tmp_path / "text.mp4", tmp_path / "gone.mp4"
     text.write_text("words " * 200)
     report = index_files(index, [red, copy, text, gone], titles=["a red one", "a copy", "words", "nothing"])
-    assert (report.num_indexed, report.num_known, report.num_waiting) == (1, 1, 0)
-    reasons = {path.name: reason for path, reason in report.failures}
-    assert set(reasons) == {"text.mp4", "gone.mp4"}
-    assert reasons["text.mp4"].startswith("unsupported_media: ")
+    assert (report.indexed, report.already_there, report.waiting) == (1, 1, 0)
+    codes = {Path(failure.path).name: failure.error.code for failure in report.failed}
+    assert codes == {"text.mp4": "unsupported_media", "gone.mp4": "file_missing"}
     assert [v.title for v in index.list(status="ready")[0]] == ["a red one"]
 
 
@@ -49,10 +48,10 @@ def test_what_failed_before_is_told_again_and_tried_again_only_when_asked(index:
     index_files(index, [text])
     (job,), _ = index.jobs()
     again = index_files(index, [text])
-    assert [p.name for p, _ in again.failures] == ["text.mp4"]
+    assert [failure.path for failure in again.failed] == [str(text)]
     assert index.job(job.id).finished_at == job.finished_at, "it was not worked on again"
     asked = index_files(index, [text], retry_failed=True)
-    assert len(asked.failures) == 1
+    assert len(asked.failed) == 1
     assert index.job(job.id).finished_at != job.finished_at
 
 

@@ -1,0 +1,30 @@
+"""Defaults that several layers share: the index's configurations and the service's settings all read them here.
+
+Numbers only: this file imports nothing, so that reading the settings loads no heavy library.
+"""
+
+from __future__ import annotations
+
+DECODE_TIMEOUT_S = 60.0
+"""Seconds that one decoding request may take."""
+
+DECODE_MEMORY_BYTES = 4 * 2**30
+"""Bytes of memory that a decoding process may use."""
+
+MAX_SEGMENT_S = 16.0
+"""Seconds of the longest segment."""
+
+MAX_VIDEO_S = 6 * 3600.0
+"""Seconds of the longest video that is accepted."""
+
+MAX_QUERY_S = 600.0
+"""Seconds of the longest clip that may be searched with."""
+
+CANDIDATES = 200
+"""Segments taken from each recall channel to be scored in full."""
+
+LEASE_S = 30.0
+"""Seconds after which another worker takes over the job of a worker that fell silent."""
+
+HEARTBEATS_PER_LEASE = 4
+"""How often a worker renews its lease before it would expire."""

@@ -1,0 +1,67 @@
+"""How the service and its index are doing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from service.responses.models import public_name
+from service.responses.parts import Reason
+
+
+class IndexResponse(BaseModel):
+    """What the index holds."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    videos: int
+    segments: int
+    jobs: Mapping[str, int]
+    """Jobs by status."""
+
+    generation: int
+    """Rises with every change."""
+
+    model: str
+    fingerprint: str
+    bytes: Mapping[str, int]
+    """Bytes on disk: of the catalogue, and of the media files that the index manages."""
+
+    unreadable: Mapping[str, str]
+    """Videos whose stored features are damaged, with the reason; searches leave them out."""
+
+    @classmethod
+    def from_stats(cls, stats: Mapping[str, Any]) -> IndexResponse:
+        """stats: as `VideoIndex.stats` gives them."""
+        return cls(**dict(stats) | {"model": public_name(stats["model"])})
+
+
+class HealthResponse(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ReadyResponse(BaseModel):
+    """Searches are answered."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    status: Literal["ready"] = "ready"
+    worker: Literal["running", "stopped", "external"]
+    """`stopped`: it is being restarted; `external`: this server was not asked to run one."""
+
+    last_inference_s_ago: float
+    warnings: list[Reason]
+
+
+class VersionResponse(BaseModel):
+    """What runs here."""
+
+    name: str
+    version: str
+    api: str
+    model: str
+    fingerprint: str
