@@ -43,7 +43,7 @@ from indexer.worker import Worker, WorkerConfig
 from model.types import Query, VideoFeatures, VideoTextModel
 
 if TYPE_CHECKING:
-    from indexer.media.pyav import Decoder  # the decoders themselves are loaded in the sandbox's process only
+    from indexer.media.reading import Decoder  # the decoders themselves are loaded in the sandbox's process only
 
 MAX_QUERY_CHARS = 2000
 CATALOGUE_FILE = "catalogue.sqlite"

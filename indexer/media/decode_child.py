@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     os.dup2(2, 1)  # whatever a library prints must not end up between the answers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        from indexer.media import pyav as media  # only now: the limits hold for the decoders' libraries as well
+        from indexer.media import reading as media  # only now: the limits hold for the decoders' libraries as well
 
         _answer(answers, {"ready": True})
         for line in sys.stdin.buffer:

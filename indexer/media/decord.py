@@ -1,9 +1,10 @@
-"""The door of decord, the decoder one may choose instead of PyAV; called by pyav.py only.
+"""The door of decord, which can be chosen instead of PyAV; called by reading.py only.
 
-What decord gets wrong is kept out: it is read from its first frame on, without its seeking (which misses the frame on
-HEVC, fragmented MP4, intra refresh and edit lists) and without its own times; its frames take the container's times in
-order. Where it counts other frames than the container, on MPEG-TS (it hangs) and AV1 (no decoder), it is refused.
-So the end of a long file costs a pass over all of it.
+What decord gets wrong is avoided: a file is read linearly from its first frame, without decord's seeking (which finds
+the wrong frame in HEVC, fragmented MP4, intra refresh and edit lists) and without its times; its frames take the
+container's times in order. It is refused for MPEG-TS (it hangs), AV1 (no decoder), very small pictures (it mixes up
+their dimensions), and wherever it counts other frames than the container does. Reading the end of a long file decodes
+all of it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ USE_PYAV = "Use the decoder pyav."
 
 
 class Timeline(Protocol):
-    """What the container says of a stream; times in ticks."""
+    """What the container reports about a stream; times in ticks."""
 
     base: int
+    """The time of the first frame."""
 
     @property
     def container_name(self) -> str:

@@ -16,7 +16,7 @@ from indexer.media.sandbox import DecodeSandbox, SandboxLimits
 from indexer.records import Frames, MediaInfo
 
 if TYPE_CHECKING:
-    from indexer.media.pyav import Decoder
+    from indexer.media.reading import Decoder
 
 
 class SandboxPool:
@@ -32,12 +32,12 @@ class SandboxPool:
             self._free.put(sandbox)
 
     def probe(self, path: Path) -> MediaInfo:
-        """As pyav.probe."""
+        """As reading.probe."""
         with self._one() as sandbox:
             return sandbox.probe(path)
 
     def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
-        """As pyav.read_frames."""
+        """As reading.read_frames."""
         with self._one() as sandbox:
             return sandbox.read_frames(path, instants_s)
 

@@ -1,4 +1,4 @@
-"""Decoding in a child process that can be killed: the verbs of pyav.py under a time limit and a memory limit.
+"""Decoding in a child process that can be killed: the verbs of reading.py under a time limit and a memory limit.
 
 A hostile or broken file may hang, crash or swell its decoder; here that costs a child, and the caller gets one clear
 error. The child is started at the first request and again after a kill or a crash, with an environment of its own (no
@@ -40,7 +40,7 @@ from indexer.media.decode_child import EXIT_MEMORY
 from indexer.records import Frames, MediaInfo
 
 if TYPE_CHECKING:
-    from indexer.media.pyav import Decoder
+    from indexer.media.reading import Decoder
 
 START_TIMEOUT_S = 60.0
 ALARM_SLACK_S = 10.0
@@ -61,7 +61,7 @@ class SandboxLimits:
 class DecodeSandbox:
     """probe, read_frames and thumbnail in a child; one request at a time, from any thread.
 
-    Raises of every verb: what pyav.py raises, DecodeTimeout, DecodeCrashed, SandboxClosed after close().
+    Raises of every verb: what reading.py raises, DecodeTimeout, DecodeCrashed, SandboxClosed after close().
     """
 
     def __init__(self, decoder: Decoder = "pyav", limits: SandboxLimits | None = None) -> None:
@@ -72,18 +72,18 @@ class DecodeSandbox:
         self._is_closed = False
 
     def probe(self, path: Path) -> MediaInfo:
-        """As pyav.probe."""
+        """As reading.probe."""
         header, _ = self._ask({"verb": "probe"}, path)
         return MediaInfo(**header["media"])
 
     def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
-        """As pyav.read_frames."""
+        """As reading.read_frames."""
         header, payload = self._ask({"verb": "read_frames", "instants_s": [float(t) for t in instants_s]}, path)
         pixels = np.frombuffer(payload, dtype=np.uint8).reshape(header["shape"])
         return Frames(pixels, np.array(header["times_s"], dtype=np.float64))
 
     def thumbnail(self, path: Path, at_s: float, max_side: int = 320) -> bytes:
-        """As pyav.thumbnail."""
+        """As reading.thumbnail."""
         _, payload = self._ask({"verb": "thumbnail", "at_s": float(at_s), "max_side": max_side}, path)
         return bytes(payload)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from indexer.errors import MediaError, UnsupportedMedia, VideoTooLong, VideoUndecodable
-from indexer.media.pyav import probe, read_frames
+from indexer.media.reading import probe, read_frames
 from tests.support.clips import audio_clip, numbered_frame, numbered_frames, read_number, write_clip
 
 NUM, FPS = 150, 25

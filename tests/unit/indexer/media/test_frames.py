@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from indexer.errors import VideoUndecodable
-from indexer.media.pyav import Decoder, probe, read_frames
+from indexer.media.reading import Decoder, probe, read_frames
 from tests.support.clips import numbered_frames, read_number, write_clip
 
 NUM, FPS = 150, 25

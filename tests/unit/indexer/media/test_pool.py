@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from indexer.errors import SandboxClosed, UnsupportedMedia
-from indexer.media import pyav as media
+from indexer.media import reading as media
 from indexer.media.pool import SandboxPool
 from tests.support.clips import numbered_frames, read_number, write_clip
 

@@ -23,7 +23,7 @@ from indexer.errors import (
     UnsupportedMedia,
     VideoUndecodable,
 )
-from indexer.media import pyav as media
+from indexer.media import reading as media
 from indexer.media.sandbox import DecodeSandbox, SandboxLimits
 from tests.support.clips import numbered_frames, read_number, write_clip
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from indexer.errors import VideoUndecodable
-from indexer.media.pyav import probe, read_frames
+from indexer.media.reading import probe, read_frames
 from indexer.segments import plan_segments
 from tests.support.shared_videos import NAMES, shared_video
 
