@@ -29,8 +29,8 @@ CLIP2VIDEO_FPS = 5
 """At which the official sample_frame.py takes a video apart."""
 
 SLACK_S = 1e-6
-READING_VERSION = 1
-"""To be raised when the same clip gives other pixels than before: kept features are then made anew."""
+READING_VERSION = 2
+"""Raise it when the same clip gives other pixels than before: cached features are then computed again."""
 
 
 class ClipFrames:

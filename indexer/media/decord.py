@@ -19,6 +19,9 @@ import numpy as np
 from indexer.errors import BackendMissing, VideoUndecodable
 from indexer.records import Frames
 
+MIN_SIDE = 5
+"""Least width and height: with a smaller side, decord takes that side for the number of channels."""
+
 USE_PYAV = "Use the decoder pyav."
 
 
@@ -31,6 +34,11 @@ class Timeline(Protocol):
     @property
     def container_name(self) -> str:
         """Short name of the container."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of a frame before it is turned."""
         ...
 
     @property
@@ -56,6 +64,9 @@ def require_decord(timeline: Timeline) -> Any:
     if timeline.container_name == "mpegts" or timeline.codec_name == "av1":
         what = "MPEG-TS" if timeline.container_name == "mpegts" else "AV1"
         raise VideoUndecodable(f"decord can't read {what}.", USE_PYAV)
+    width, height = timeline.size
+    if min(width, height) < MIN_SIDE:
+        raise VideoUndecodable(f"decord can't read pictures of {width} x {height} pixels.", USE_PYAV)
     return decord
 
 

@@ -11,8 +11,9 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -22,6 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from indexer.errors import MediaError, UnsupportedMedia, VideoTooLong, VideoUndecodable
+from indexer.media.clock import Clock, Stamp, read_clock
 
 DEFAULT_MAX_PIXELS = 8192 * 5120
 """Largest picture: 8K (7680 x 4320) passes, a decompression bomb does not."""
@@ -34,6 +36,9 @@ SEEKABLE = {"mov", "mp4", "matroska", "webm", "mpegts", "flv", "asf"}
 
 ORDERED_ONLY = {"avi"}
 """Containers that store the decoding order and no presentation times: the k-th frame out is shown in the k-th slot."""
+
+RESTARTING = {"mpegts", "mpeg"}
+"""Containers whose clock may start over in the middle, see clock.py."""
 
 STALE_S = 2.0
 """How long the last good frame may stand in for frames that are damaged or missing."""
@@ -68,6 +73,7 @@ class Cursor:
     def __init__(self, path: Path, max_pixels: int | None) -> None:
         self._path = path
         self._max_pixels = max_pixels or DEFAULT_MAX_PIXELS
+        self._clock: Clock | None = None
         self._open()
         self._can_seek = bool(self._names & SEEKABLE)
         self._reach_s = FIRST_REACH_S
@@ -84,6 +90,11 @@ class Cursor:
             if rate and 0 < rate <= 1000:
                 return float(rate)
         return 25.0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the current frame before it is turned."""
+        return self.current.frame.width, self.current.frame.height
 
     @property
     def codec_name(self) -> str:
@@ -131,6 +142,8 @@ class Cursor:
 
     def end_pts(self) -> int:
         """Where the last packet that can be read ends. The position is lost."""
+        if self._clock is not None:
+            return self._clock.end
         start = self._stream.start_time or 0
         if self._stream.duration:
             claimed = start + self._stream.duration
@@ -156,7 +169,11 @@ class Cursor:
         listed = self._stream.index_entries if self._names & ORDERED_ONLY else ()
         self._slots: dict[int | None, int | None] = {entry.pos + 8: entry.timestamp for entry in listed}
         self._is_end_damaged = False
+        self._last_part = 0
         self._ahead = None
+        if self._names & RESTARTING and self._clock is None:
+            clock = _clock(self._path, self._max_pixels, self._frame_ticks, *_stamp(self._path))
+            self._clock = clock if clock.is_broken else None
         if decode:
             self._pictures = self._decode(need_key=None)
             first = next(self._pictures, None)
@@ -177,7 +194,10 @@ class Cursor:
             if want <= self.base:
                 break
             try:
-                self._container.seek(want, stream=self._stream, backward=True)
+                if self._clock is None:
+                    self._container.seek(want, stream=self._stream, backward=True)
+                else:
+                    self._container.seek(self._clock.key_before(want), unsupported_byte_offset=True)
             except av.error.FFmpegError:
                 break
             self._pictures, self._ahead = self._decode(need_key=True), None
@@ -198,8 +218,10 @@ class Cursor:
         is_damaged = False
         last: int | None = None
         slots: deque[int | None] = deque()
+        part: int | None = None
         for packet in self._packets():
-            if need_key is None:
+            before, part = part, self._part(packet)
+            if need_key is None or part != before is not None:
                 need_key = not packet.is_keyframe
             frames = self._frames_of(packet)
             if packet.size and frames is not None:
@@ -229,6 +251,8 @@ class Cursor:
             try:
                 for packet in self._container.demux(self._stream):
                     num_errors = 0
+                    if self._clock is not None and packet.pts is not None:
+                        packet.pts += self._clock.offsets[self._part(packet)]
                     yield packet
                 return
             except av.error.FFmpegError as error:
@@ -239,13 +263,19 @@ class Cursor:
 
     def _frames_of(self, packet: av.Packet[VideoStream]) -> list[VideoFrame] | None:
         """What a packet decodes to, None where it is damaged."""
-        if packet.is_corrupt:
+        if packet.is_corrupt and not (self._clock is not None and packet.pos in self._clock.seams):
             return None
         try:
             return packet.decode()
         except av.error.FFmpegError as error:
             _raise_shortage(error)
             return None
+
+    def _part(self, packet: av.Packet[VideoStream]) -> int:
+        """The part of a file whose clock starts over, from 0; a packet without a place is of the part before."""
+        if self._clock is not None and packet.pos is not None:
+            self._last_part = self._clock.part(packet.pos)
+        return self._last_part
 
     def _shown_at(self, packet: av.Packet[VideoStream]) -> int | None:
         """When a packet is shown. For a container that only counts packets, the slot that its index lists for it."""
@@ -278,6 +308,31 @@ class Cursor:
         if late_s > STALE_S:
             raise VideoUndecodable(f"No frame near {self.seconds(target - self.base):.1f} s can be decoded.")
         return True
+
+
+@lru_cache(maxsize=4)
+def _clock(path: Path, max_pixels: int, frame_ticks: int, *_: int) -> Clock:
+    """The clock of the file's best video stream by a pass over its packets; once per content (the file's stamp)."""
+    container, stream = _open(path, max_pixels)
+    with closing(container):
+        return read_clock(_stamps(container, stream, frame_ticks), stream.time_base or Fraction(1, 1000))
+
+
+def _stamps(container: InputContainer, stream: VideoStream, frame_ticks: int) -> Iterator[Stamp]:
+    place = 0
+    try:
+        for packet in container.demux(stream):
+            place = place if packet.pos is None else packet.pos
+            dts, pts = packet.dts, packet.pts
+            if packet.size and dts is not None and pts is not None:
+                yield Stamp(place, dts, pts, packet.duration or frame_ticks, packet.is_keyframe)
+    except av.error.FFmpegError as error:
+        _raise_shortage(error)  # what can't be read on is no packet
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 @contextmanager
