@@ -25,7 +25,7 @@ from benchmarks.claims_start import Tell, decayed, load_start, pool_maps, take_s
 from model.datasets.shapes import SLICES, Item
 from model.evaluation.metrics import ranks_of_diagonal, recall_figures
 from model.networks import Network
-from model.training.contrastive import warmup_cosine
+from model.training.optim import warmup_cosine
 from model.types import TextFeatures, VideoFeatures
 
 Floats = NDArray[np.float32]

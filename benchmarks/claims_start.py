@@ -26,11 +26,12 @@ from torch.nn.functional import linear, normalize
 from benchmarks.claims_data import NUM_WORDS, FeatureMaps
 from model.backbone import Backbone, build_backbone
 from model.datasets.shapes import TRAIN_LOOKS
+from model.losses import symmetric_cross_entropy
 from model.registry import TINY_FOLDER
 from model.tiny.recipe import model_config
 from model.tiny.scenes import Scene, describe, reshape, sample_scene
 from model.tiny.shapes import draw_clip
-from model.training.contrastive import symmetric_cross_entropy, warmup_cosine
+from model.training.optim import warmup_cosine
 from model.types import Pixels
 
 MERGES = TINY_FOLDER / "merges.txt"

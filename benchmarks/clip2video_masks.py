@@ -34,7 +34,7 @@ from model.backbone import Backbone
 from model.evaluation.metrics import ranks_of_diagonal, recall_figures
 from model.heads.clip2video import CORRECTED, OFFICIAL, MaskForm
 from model.networks import Clip2VideoNetwork
-from model.training.contrastive import warmup_cosine
+from model.training.optim import warmup_cosine
 from model.types import VideoFeatures
 
 FORMS = {"official": OFFICIAL, "corrected": CORRECTED}

@@ -6,11 +6,10 @@ publishes what comes out of here. Numbers leave the model as float32 tensors and
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from indexer.errors import FileChanged, FileMissing, VideoTooLong, VideoUndecoda
 from indexer.files import digest
 from indexer.records import Frames, JobStage, MediaInfo, SegmentFeatures, SegmentPlan, Video
 from indexer.segments import plan_segments
+from model.read_ahead import read_ahead
 from model.types import VideoTextModel
 
 Progress = Callable[[JobStage, int, int], None]
@@ -127,45 +127,24 @@ def cut_batches(
 
 
 def _decoded_ahead(
-    path: Path, source: FrameSource, batches: Iterator[Sequence[SegmentPlan]]
+    path: Path, source: FrameSource, batches: Iterable[Sequence[SegmentPlan]]
 ) -> Generator[tuple[Sequence[SegmentPlan], list[Frames]], None, None]:
-    """Each batch with its frames; the following one is being decoded while the caller works on it.
+    """Each batch with its frames; as many segments as a batch has are decoded while the caller works on it.
 
-    Who closes it early waits for the one segment that is being read, not for the batch.
+    Closing it early waits for the one segment that is being read, not for a batch.
     """
-    is_over = threading.Event()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode-ahead") as ahead:
-        try:
-            waiting = [(batch, ahead.submit(_read_batch, path, source, batch, is_over)) for batch in _first(batches)]
-            while waiting:
-                batch, pending = waiting.pop()
-                frames = pending.result()
-                waiting = [
-                    (other, ahead.submit(_read_batch, path, source, other, is_over)) for other in _first(batches)
-                ]
-                yield batch, frames
-        finally:
-            is_over.set()
 
-
-def _first(batches: Iterator[Sequence[SegmentPlan]]) -> list[Sequence[SegmentPlan]]:
-    batch = next(batches, None)
-    return [] if batch is None else [batch]
-
-
-def _read_batch(
-    path: Path, source: FrameSource, batch: Sequence[SegmentPlan], is_over: threading.Event
-) -> list[Frames]:
-    """The frames of each segment; fewer once is_over is set, when nobody takes them any more."""
-    frames: list[Frames] = []
-    for plan in batch:
-        if is_over.is_set():
-            break
-        part = source.read_frames(path, plan.instants_s)
-        if not len(part.pixels):
+    def read(plan: SegmentPlan) -> Frames:
+        frames = source.read_frames(path, plan.instants_s)
+        if not len(frames.pixels):
             raise VideoUndecodable(f"No frame could be read between {plan.start_s:.2f} s and {plan.end_s:.2f} s.")
-        frames.append(part)
-    return frames
+        return frames
+
+    batches = list(batches)
+    plans = [plan for batch in batches for plan in batch]
+    with read_ahead(read, plans, ahead=max(map(len, batches), default=1)) as frames:
+        for batch in batches:
+            yield batch, list(islice(frames, len(batch)))
 
 
 def _stamp(video: Video) -> tuple[int, ...]:

@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from model.difference_temporal import DifferenceTemporal
 from model.errors import CheckpointMismatch
+from model.files import write_atomic
 from model.heads.clip2video import Clip2VideoConfig
 from model.heads.multi_grained import GrainOptions
 from model.networks import Clip2VideoNetwork, MaskReading, Network, TightNetwork, XClipNetwork
-from model.temporal import LstmTemporal, TemporalKind, TransformerTemporal
+from model.temporal import DifferenceTemporal, LstmTemporal, TemporalKind, TransformerTemporal
 from model.types import HeadKind
 
 FORMAT = "vidgrain-2"
@@ -162,9 +162,9 @@ def save_checkpoint(folder: Path, network: Network, *, dtype: torch.dtype = torc
         file_key(key): value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
         for key, value in network.state_dict().items()
     }
-    _write_whole(folder / TENSORS_FILE, save(tensors))  # the library's own writer makes it readable by its owner only
+    write_atomic(folder / TENSORS_FILE, save(tensors))  # the library's own writer makes it readable by its owner only
     if merges is not None and merges.resolve() != (folder / MERGES_FILE).resolve():
-        _write_whole(folder / MERGES_FILE, merges.read_bytes())
+        write_atomic(folder / MERGES_FILE, merges.read_bytes())
     temporal = {"kind": config.temporal.kind, "layers": config.temporal.layers, "heads": config.temporal.heads}
     values = {
         "format": FORMAT,
@@ -176,14 +176,7 @@ def save_checkpoint(folder: Path, network: Network, *, dtype: torch.dtype = torc
         "masks": config.masks,
         "preprocess": config.preprocess,
     }
-    _write_whole(folder / CONFIG_FILE, (json.dumps(values, indent=2) + "\n").encode())
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """The file is the new one or, if we are killed, the old one; never a part."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    write_atomic(folder / CONFIG_FILE, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def read_config(folder: Path) -> CheckpointConfig:

@@ -21,18 +21,20 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from model.backbone import Backbone
-from model.difference_temporal import DifferenceTemporal
 from model.errors import UnknownScorer
 from model.heads.clip2video import OFFICIAL, BranchVectors, Clip2VideoConfig, Clip2VideoHead
 from model.heads.multi_grained import GrainOptions, MultiGrainedHead
 from model.heads.pooled import PooledHead
 from model.heads.tight import TightHead
 from model.kernels.aosm_reference import Mixing
+from model.losses import clip2video_loss, pooled_loss, symmetric_cross_entropy, tight_loss
 from model.scorers import SCORERS, SHARED_SCORERS, Parts, shared_score
-from model.temporal import initialise_from_text_tower, pool
-from model.training.contrastive import symmetric_cross_entropy
-from model.training.losses import clip2video_loss, pooled_loss, tight_loss
+from model.temporal import DifferenceTemporal, initialise_from_text_tower
+from model.transformer import pool
 from model.types import HeadKind, Query, ScorerName, Scores, TextFeatures, VideoFeatures
+
+FRAMES_PER_BATCH = 256
+"""Frames through the image tower at once; bounds memory, not results."""
 
 MaskReading = Literal["served", "official"]
 
@@ -62,16 +64,22 @@ class Network(nn.Module, ABC):
         return self.backbone.logit_scale.exp()
 
     def raw_frames(self, pixels_VFCSS: Tensor, mask_VF: Tensor) -> Tensor:
-        """Frames through the image tower -> (V, F, D) float32, not normalised.
+        """Pixels through the image tower all at once, as training does it -> (V, F, D) float32, not normalised.
 
-        With official masks every slot is encoded, padding included (zeros after normalisation); else padded slots are
-        zeros and cost nothing.
+        Padding isn't encoded but where masks are official, and then once: zeros after normalisation.
         """
-        if self.masks == "official":
-            raw = self.backbone.encode_frames(pixels_VFCSS.flatten(0, 1)).float()
-            return raw.reshape(*mask_VF.shape, -1)
-        raw = self.backbone.encode_frames(pixels_VFCSS[mask_VF]).float()
-        return raw.new_zeros(*mask_VF.shape, raw.shape[-1]).masked_scatter(mask_VF[..., None], raw)
+        return self.in_slots(self.backbone.encode_frames(pixels_VFCSS[mask_VF]).float(), mask_VF)
+
+    def encode_frames(self, frames_NSSC: Tensor) -> Tensor:
+        """Frames of the tower's size, (N, S, S, 3) uint8 on any device, FRAMES_PER_BATCH at once -> (N, D) float32."""
+        device, normalise = self.backbone.logit_scale.device, self.backbone.preprocess.normalise
+        batches = torch.split(frames_NSSC, FRAMES_PER_BATCH)
+        return torch.cat([self.backbone.encode_frames(normalise(batch.to(device))).float() for batch in batches])
+
+    def in_slots(self, raw_ND: Tensor, mask_VF: Tensor) -> Tensor:
+        """Encoded real frames in the order of the mask's True entries -> (V, F, D), padded slots as `padded_frame`."""
+        padded_VFD = self.padded_frame().expand(*mask_VF.shape, -1)
+        return padded_VFD.masked_scatter(mask_VF[..., None], raw_ND)
 
     def padded_frame(self) -> Tensor:
         """(D,) float32: the raw embedding of a padded slot: zeros, or with official masks that of grey pixels."""

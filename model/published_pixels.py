@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 from model.errors import CheckpointMismatch
 from model.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
+from model.resize import Interpolation, ResizeMode
 
 log = logging.getLogger(__name__)
 
 Triple = tuple[float, float, float]
-ResizeMode = Literal["shortest", "squash", "longest"]
-Interpolation = Literal["bicubic", "bilinear"]
 
 # "random" is a choice of training; when it isn't training open_clip takes the first
 _OPEN_CLIP_FILTERS: dict[Any, Interpolation] = {"bicubic": "bicubic", "bilinear": "bilinear", "random": "bicubic"}

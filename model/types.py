@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.resize import FrameResize
+
 Pixels = NDArray[np.uint8]
 """The frames of one segment in order of time: (n, height, width, 3) sRGB uint8, 1 <= n <= F."""
 
@@ -101,8 +103,16 @@ class VideoTextModel(Protocol):
     @property
     def spec(self) -> ModelSpec: ...
 
+    @property
+    def resize(self) -> FrameResize:
+        """What is done to frames first, so that a decoder can do it where the frames are and send few bytes."""
+        ...
+
     def encode_video(self, segments: Sequence[Pixels]) -> VideoFeatures:
-        """Encode V segments of 1..F frames each; sizes may differ between segments. Raises: ShapeError."""
+        """Encode V segments of 1..F frames each. Sizes may differ between segments; resized frames pass unchanged.
+
+        Raises: ShapeError.
+        """
         ...
 
     def encode_text(self, texts: Sequence[str]) -> TextFeatures:

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from model.errors import ShapeError
 from model.networks import Network
+from model.resize import FrameResize
 from model.types import ModelSpec, Pixels, Query, ScorerName, Scores, TextFeatures, VideoFeatures
-
-ENCODE_FRAMES_PER_BATCH = 256
-"""Frames through the image tower at once; bounds memory, not results."""
 
 
 class ServedModel:
@@ -37,10 +36,16 @@ class ServedModel:
         """What the numbers mean, with the fingerprint of weights and configuration."""
         return self._spec
 
+    @property
+    def resize(self) -> FrameResize:
+        """How frames of any size become those that the image tower takes."""
+        return self.network.backbone.preprocess.resize
+
     @torch.inference_mode()
     def encode_video(self, segments: Sequence[Pixels]) -> VideoFeatures:
         """V segments of (n, height, width, 3) uint8 frames, 1 <= n <= F -> features on the model's device.
 
+        Frames that went through `resize` before give the same features, bit for bit.
         Raises: ShapeError for no segment, or a segment of no or too many frames.
         """
         if not segments:
@@ -50,13 +55,9 @@ class ServedModel:
         for count, pixels in zip(counts, segments, strict=True):
             if not 1 <= count <= slots or pixels.ndim != 4 or pixels.shape[-1] != 3:
                 raise ShapeError(f"a segment has shape {pixels.shape}; (1..{slots}, height, width, 3) is needed")
-        prepared = torch.cat([self.network.backbone.preprocess(pixels) for pixels in segments])
-        batches = torch.split(prepared, ENCODE_FRAMES_PER_BATCH)
-        raw = torch.cat([self.network.backbone.encode_frames(batch.to(self.device)).float() for batch in batches])
-        mask_VF = torch.arange(slots)[None, :] < torch.tensor(counts)[:, None]
-        mask_VF = mask_VF.to(self.device)
-        raw_VFD = self.network.padded_frame().expand(len(segments), slots, -1).clone()
-        raw_VFD[mask_VF] = raw
+        resized = torch.from_numpy(np.concatenate([self.resize(pixels) for pixels in segments]))
+        mask_VF = (torch.arange(slots)[None, :] < torch.tensor(counts)[:, None]).to(self.device)
+        raw_VFD = self.network.in_slots(self.network.encode_frames(resized), mask_VF)
         return self.network.video_from_frames(raw_VFD, mask_VF)
 
     @torch.inference_mode()

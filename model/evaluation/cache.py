@@ -8,9 +8,9 @@ the folder may be deleted at any time. It knows no model and no video.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from model.files import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +65,10 @@ class FeatureCache:
         if self._is_full:
             return
         path = self.path(key)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        content = io.BytesIO()
+        np.savez(content, about=np.array(_text(key)), frames=frames)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                np.savez(file, about=np.array(_text(key)), frames=frames)
-            partial.replace(path)
+            write_atomic(path, content.getvalue())
             self.size_bytes += path.stat().st_size
         except OSError as error:
             self._is_full = True

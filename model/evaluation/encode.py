@@ -7,9 +7,7 @@ wants. Reading runs ahead in threads. Memory: V * F * D numbers of the stored ty
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +18,10 @@ from numpy.typing import NDArray
 from model.errors import ClipUnreadable, ShapeError
 from model.evaluation.cache import FeatureCache, Key
 from model.evaluation.sets import EvaluationSet, MeasuredClip
-from model.networks import MaskReading, Network
+from model.networks import FRAMES_PER_BATCH, MaskReading, Network
+from model.read_ahead import read_ahead
 from model.types import Pixels, VideoFeatures
 
-FRAMES_PER_BATCH = 256
-"""Frames through the image tower at once."""
 CLIPS_PER_BATCH = 64
 """Clips through the head at once; the papers' runs of CLIP2Video, where neighbours matter, have the same number."""
 OFFICIAL_TEXTS_PER_BATCH = 64
@@ -64,7 +61,7 @@ def encode_clips(
     """Read and encode every clip that the cache doesn't hold.
 
     fingerprint: of the network; with each clip's identity it is what an entry of the cache is found by. num_readers:
-    clips that are read at the same time. Figures don't depend on whether there is a cache: both ways round alike.
+    clips that are read at the same time. Figures don't depend on whether there is a cache.
     """
     dtype, slots, width = stored_type(network.masks), network.num_frames, network.backbone.embed_dim
     raw = np.zeros((len(chosen.clips), slots, width), dtype)
@@ -91,7 +88,8 @@ def encode_clips(
 
     def encode(batch: list[tuple[int, Pixels]]) -> None:
         sizes = [len(pixels) for _, pixels in batch]
-        found = torch.split(_through_tower(network, [pixels for _, pixels in batch]), sizes)
+        resized = torch.from_numpy(np.concatenate([pixels for _, pixels in batch]))
+        found = torch.split(network.encode_frames(resized), sizes)
         for (v, _), frames in zip(batch, found, strict=True):
             raw[v, : len(frames)], counts[v] = frames.cpu().numpy().astype(dtype), len(frames)
             if cache is not None and (key := keys[v]) is not None:
@@ -121,13 +119,12 @@ def encode_clips(
 def video_features(network: Network, encoded: EncodedClips) -> VideoFeatures:
     """Raw frames -> what is compared, (V, ...) float32 on the network's device."""
     device = network.backbone.logit_scale.device
-    padded_D = network.padded_frame()
     parts = []
     for batch in _batches(encoded.clips, network.masks):
         counts = torch.from_numpy(encoded.counts[batch])
         mask_VF = (torch.arange(network.num_frames)[None] < counts[:, None]).to(device)
         raw_VFD = torch.from_numpy(encoded.raw[batch]).to(device, torch.float32)
-        parts.append(network.video_from_frames(torch.where(mask_VF[..., None], raw_VFD, padded_D), mask_VF))
+        parts.append(network.video_from_frames(network.in_slots(raw_VFD[mask_VF], mask_VF), mask_VF))
     return VideoFeatures(
         torch.cat([part.pooled for part in parts]),
         torch.cat([part.frames for part in parts]),
@@ -156,14 +153,6 @@ def _key(clip: MeasuredClip, fingerprint: str, num_frames: int, dtype: np.dtype[
     return {"fingerprint": fingerprint, "num_frames": num_frames, "dtype": dtype.name, **clip.identity}
 
 
-def _through_tower(network: Network, clips: Sequence[Pixels]) -> torch.Tensor:
-    """Frames of the tower's size (n, S, S, 3) of several clips -> (sum of n, D) float32."""
-    device = network.backbone.logit_scale.device
-    parts = torch.split(torch.from_numpy(np.concatenate(clips)), FRAMES_PER_BATCH)
-    normalise = network.backbone.preprocess.normalise
-    return torch.cat([network.backbone.encode_frames(normalise(part.to(device))).float() for part in parts])
-
-
 def _read_ahead(
     network: Network, clips: Sequence[MeasuredClip], num_readers: int
 ) -> Iterator[tuple[int, Pixels | str]]:
@@ -179,15 +168,5 @@ def _read_ahead(
             raise ShapeError(f"clip {clip.id} gave {len(pixels)} frames; 1 to {slots} are needed")
         return resize(pixels)
 
-    pool = ThreadPoolExecutor(num_readers)
-    try:
-        waiting: deque[tuple[int, Future[Pixels | str]]] = deque()
-        for number, clip in enumerate(clips):
-            waiting.append((number, pool.submit(read, clip)))
-            if len(waiting) > 2 * num_readers:
-                at, first = waiting.popleft()
-                yield at, first.result()
-        for at, rest in waiting:
-            yield at, rest.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # whoever owns the decoders ends what is still read
+    with read_ahead(read, clips, ahead=2 * num_readers, threads=num_readers) as frames:
+        yield from enumerate(frames)

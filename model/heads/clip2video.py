@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from model.errors import ShapeError
-from model.temporal import MASKED_LOGIT, Transformer, copy_blocks, pool
+from model.transformer import MASKED_LOGIT, Transformer, copy_blocks, pool
 
 CENTRE_STD = 0.125
 """Standard deviation that the centres start with, as in the official code."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from model.temporal import pool
+from model.transformer import pool
 
 
 class PooledHead(nn.Module):

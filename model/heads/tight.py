@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from model.errors import ShapeError
-from model.temporal import LAYER_NORM_EPS, QuickGELU, Transformer, copy_blocks
+from model.transformer import LAYER_NORM_EPS, QuickGELU, Transformer, copy_blocks
 
 PAIRS_PER_BATCH = 4096
 """Pairs through the transformer at once; bounds memory outside training, not results."""

@@ -22,12 +22,14 @@ from torch import Tensor
 from model.backbone import build_backbone
 from model.checkpoint import save_checkpoint
 from model.datasets.shapes import training_batches
-from model.difference_temporal import DifferenceTemporal
+from model.files import write_atomic
+from model.losses import symmetric_cross_entropy
 from model.networks import XClipNetwork
 from model.registry import find_device
+from model.temporal import DifferenceTemporal
 from model.tiny.scenes import grammar_words
 from model.tiny.vocabulary import learn_merges
-from model.training.contrastive import symmetric_cross_entropy, warmup_cosine
+from model.training.optim import warmup_cosine
 from model.training.precision import attention_for, towers_in
 from model.types import Pixels
 
@@ -108,9 +110,8 @@ def train(
         network = build_network(merges_path).to(device)
         report = _fit(network, chosen, device, on_step)
         save_checkpoint(out, network.eval().cpu(), dtype=torch.float16)
-    (out / "training.json").write_text(
-        json.dumps({"settings": asdict(chosen), "last_step": asdict(report)}, indent=2) + "\n", encoding="utf-8"
-    )
+    about = {"settings": asdict(chosen), "last_step": asdict(report)}
+    write_atomic(out / "training.json", (json.dumps(about, indent=2) + "\n").encode())
     return report
 
 
@@ -163,9 +164,8 @@ def _scores(network: XClipNetwork, clips: list[Pixels], sentences: list[str], de
     ids, mask_TW, _ = network.backbone.tokenize(sentences, NUM_WORDS)
     mask_VF = torch.ones(pixels.shape[:2], dtype=torch.bool, device=device)
     with towers_in("bf16", device), attention_for(device):
-        frames = pixels.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        raw = network.backbone.encode_frames(frames).float()
+        raw_VFD = network.raw_frames(pixels, mask_VF)
         sentence, words = network.raw_text(ids.to(device))
-    videos = network.video_from_frames(raw.reshape(*mask_VF.shape, -1), mask_VF)
+    videos = network.video_from_frames(raw_VFD, mask_VF)
     texts = network.text_from_words(sentence, words, network.word_mask(ids, mask_TW).to(device))
     return network.scale * network.similarity(texts, videos)

@@ -18,6 +18,7 @@ from threading import Lock
 from typing import Any
 
 from model.errors import TrainingError
+from model.files import write_atomic
 
 Listener = Callable[[Mapping[str, Any]], None]
 
@@ -46,9 +47,7 @@ class RunLog:
         if self._path is None or not self._path.is_file():
             return
         kept = [line for line in read_log(self._path) if line["step"] <= step and line["event"] != "stopped"]
-        partial = self._path.with_name(self._path.name + ".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        partial.replace(self._path)
+        write_atomic(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -54,6 +54,14 @@ def rise_then_cosine(progress: float, warmup: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
+def warmup_cosine(step: int, total_steps: int, warmup_steps: int) -> float:
+    """The factor on the learning rate at a step (from 0): a linear rise, then half a cosine down to 0."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
 class OfficialAdam(torch.optim.Optimizer):
     """p -= lr_t * (m / (sqrt(v) + eps) + weight_decay * p), lr_t by `rise_then_cosine` over `total_steps`.
 

@@ -14,8 +14,7 @@ from torch import nn
 
 from model.checkpoint import file_key
 from model.training.config import OptimiserPart
-from model.training.contrastive import warmup_cosine
-from model.training.optim import OfficialAdam, OptimiserSettings, freeze_clip, parameter_groups
+from model.training.optim import OfficialAdam, OptimiserSettings, freeze_clip, parameter_groups, warmup_cosine
 
 
 @dataclass(frozen=True, slots=True)

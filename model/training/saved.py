@@ -25,8 +25,9 @@ from typing import Any
 
 import torch
 
-from model.checkpoint import TENSORS_FILE, save_checkpoint
+from model.checkpoint import save_checkpoint
 from model.errors import InvalidTraining, TrainingError
+from model.files import remove_partial, sync, write_atomic
 from model.networks import Network
 from model.state_file import DAMAGED, reason_of
 from model.training.config import TrainConfig, differences
@@ -136,7 +137,7 @@ class RunFolder:
             if is_fresh:
                 self._clear()
             if not (self.out / RUN_FILE).exists():
-                _write(self.out / RUN_FILE, _as_json({"format": FORMAT, "config": config.as_dict()}))
+                write_atomic(self.out / RUN_FILE, _as_json({"format": FORMAT, "config": config.as_dict()}))
 
     def progress(self) -> Progress | None:
         """Where the run was saved; None if it never was. Raises: TrainingError for a file that isn't ours."""
@@ -168,20 +169,22 @@ class RunFolder:
             shutil.rmtree(new, ignore_errors=True)
             save_checkpoint(new, network)
             torch.save(optimiser.state_dict(), new / OPTIMISER_FILE)
-            _write(new / PROGRESS_FILE, _as_json(asdict(progress)))
-            for name in (TENSORS_FILE, OPTIMISER_FILE):
-                _flush(new / name)
+            write_atomic(new / PROGRESS_FILE, _as_json(asdict(progress)))
+            sync(new / OPTIMISER_FILE)
+            sync(new)
             shutil.rmtree(old, ignore_errors=True)
             if self.last.exists():
                 self.last.rename(old)
             new.rename(self.last)
+            sync(self.out)
             shutil.rmtree(old, ignore_errors=True)
 
     def save_best(self, network: Network, figures: dict[str, Any]) -> None:
         """Write `best`; each of its files is the new one or the old one. Raises: TrainingError."""
         with self._writing():
+            remove_partial(self.best)
             save_checkpoint(self.best, network)
-            _write(self.best / VALIDATION_FILE, _as_json(figures))
+            write_atomic(self.best / VALIDATION_FILE, _as_json(figures))
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -203,7 +206,7 @@ class RunFolder:
     def save_plot(self, svg: str) -> None:
         """Write the plot. Raises: TrainingError."""
         with self._writing():
-            _write(self.plot_path, svg.encode())
+            write_atomic(self.plot_path, svg.encode())
 
     def _leavings(self) -> list[Path]:
         """What a run writes, its configuration last."""
@@ -238,16 +241,3 @@ def _whole(value: Any) -> int:
 
 def _as_json(values: dict[str, Any]) -> bytes:
     return (json.dumps(values, indent=2) + "\n").encode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    _flush(partial)
-    partial.replace(path)
-
-
-def _flush(path: Path) -> None:
-    """Onto the disk itself, so that a power cut doesn't leave an empty file under a good name."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

@@ -10,14 +10,13 @@ from dataclasses import replace
 import torch
 
 from model.checkpoint import CheckpointConfig, HeadConfig, TemporalConfig, TightConfig, config_of
-from model.difference_temporal import DifferenceTemporal
 from model.errors import InvalidTraining
 from model.evaluation.fit import most_frames
 from model.heads.clip2video import Clip2VideoConfig
 from model.heads.multi_grained import GrainOptions
 from model.networks import Network
 from model.registry import build_network, load_network
-from model.temporal import TransformerTemporal
+from model.temporal import DifferenceTemporal, TransformerTemporal
 from model.training.checked import checked
 from model.training.config import ModelPart
 from model.types import GRAINS, HeadKind

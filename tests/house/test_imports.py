@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,43 @@ DOORS = {
     "redis": {"service/wake.py"},
 }
 
+# model/ from the ground up: a file imports its own layer and those below; a folder counts as all that is in it
+MODEL_LAYERS = (
+    {
+        "model.errors",
+        "model.files",
+        "model.kernels",
+        "model.preprocess",
+        "model.read_ahead",
+        "model.resize",
+        "model.sampling",
+        "model.spec",
+        "model.tokenizer",
+        "model.transformer",
+        "model.types",
+    },
+    {"model.backbone", "model.heads", "model.losses", "model.scorers", "model.temporal"},
+    {"model.networks"},
+    {
+        "model.checkpoint",
+        "model.export",
+        "model.installed",
+        "model.layout_names",
+        "model.layouts",
+        "model.layouts_hf",
+        "model.published",
+        "model.published_pixels",
+        "model.registry",
+        "model.state_file",
+        "model.torchscript",
+        "model.video_text_model",
+    },
+    {"model.datasets", "model.tiny.scenes", "model.tiny.shapes", "model.tiny.vocabulary"},
+    {"model.evaluation"},
+    {"model.training"},
+    {"model.tiny.recipe"},
+)
+
 ENVIRONMENT_DOOR = "service/settings.py"
 WEB_LIBRARIES = {"fastapi", "starlette", "uvicorn", "typer", "pydantic_settings"}
 
@@ -39,6 +77,42 @@ def test_nothing_points_up() -> None:
         if i.top in {*MAY_IMPORT, "tests", "benchmarks"} and i.top not in MAY_IMPORT[_package(path)]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_import_circles() -> None:
+    """Not among the files of all three packages, imports inside functions included."""
+    graph = {_module(path): _imported(path) for path in package_files()}
+    assert len(graph) > 100 and any(graph.values())
+    circle = _circle(graph)
+    assert not circle, " -> ".join(circle)
+
+
+def test_a_circle_would_be_found() -> None:
+    assert _circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["b", "c", "b"]
+    assert _circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_nothing_in_model_points_up() -> None:
+    """Every file has a layer, and imports none above it: networks know no training, training's losses know no data."""
+    wrong = []
+    for path in package_files():
+        if _package(path) != "model" or not path.stat().st_size or path.name == "__init__.py":
+            continue
+        mine = _layer(_module(path))
+        if mine is None:
+            wrong.append(f"{path.relative_to(ROOT)} has no place in MODEL_LAYERS")
+            continue
+        above = sorted(name for name in _imported(path) if (_layer(name) or 0) > mine)
+        wrong += [f"{path.relative_to(ROOT)} imports {name} from above" for name in above]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_layer_is_in_use() -> None:
+    modules = [_module(path) for path in package_files()]
+    names = [name for layer in MODEL_LAYERS for name in layer]
+    assert len(set(names)) == len(names)
+    unused = [name for name in names if not any(m == name or m.startswith(f"{name}.") for m in modules)]
+    assert not unused, unused
 
 
 def test_only_the_edge_knows_the_web() -> None:
@@ -98,3 +172,45 @@ def test_no_async_below_the_edge() -> None:
 
 def _package(path: Path) -> str:
     return path.relative_to(ROOT).parts[0]
+
+
+def _module(path: Path) -> str:
+    """model/heads/tight.py -> model.heads.tight; a folder's __init__.py -> the folder."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imported(path: Path) -> set[str]:
+    """The files of the three packages that a file imports, those for type checkers alone left out."""
+    for_types = {
+        line
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    found = {i.module for i in imports(path) if i.top in MAY_IMPORT and i.line not in for_types}
+    for node in ast.walk(tree(path)):  # `from package import file` names the file second
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level and node.lineno not in for_types:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in names if (ROOT / Path(*name.split("."))).with_suffix(".py").is_file()}
+    return {name for name in found if (ROOT / Path(*name.split("."))).with_suffix(".py").is_file()}
+
+
+def _circle(graph: Mapping[str, Collection[str]]) -> list[str]:
+    """One circle, its first member again at the end; empty without any."""
+    left = {name: set(graph[name]) & graph.keys() for name in graph}
+    while free := [name for name, needs in left.items() if not needs]:
+        left = {name: needs - set(free) for name, needs in left.items() if name not in free}
+    if not left:
+        return []
+    walk = [min(left)]
+    while walk.count(walk[-1]) == 1:
+        walk.append(min(left[walk[-1]]))
+    return walk[walk.index(walk[-1]) :]
+
+
+def _layer(module: str) -> int | None:
+    """The number of its layer in MODEL_LAYERS; None for a module of another package."""
+    for number, names in enumerate(MODEL_LAYERS):
+        if any(module == name or module.startswith(f"{name}.") for name in names):
+            return number
+    return None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.errors import ShapeError
 from model.heads.clip2video import CORRECTED, OFFICIAL, BranchScores, Clip2VideoConfig, Clip2VideoHead, MaskForm
-from model.training.losses import clip2video_loss
+from model.losses import clip2video_loss
 from tests.parity.golden import GoldenCase, case_names, load_case
 from tests.parity.tiny_towers import (
     check_gradient_norms,

@@ -13,8 +13,8 @@ from model.checkpoint import file_key
 from model.errors import ShapeError
 from model.heads.pooled import PooledHead
 from model.heads.tight import TightHead
+from model.losses import pooled_loss, tight_loss
 from model.temporal import build_temporal, initialise_from_text_tower
-from model.training.losses import pooled_loss, tight_loss
 from tests.parity.golden import GoldenCase, case_names, load_case
 from tests.parity.tiny_towers import (
     check_gradient_norms,

@@ -13,9 +13,10 @@ from model.checkpoint import file_key
 from model.checkpoint import load_state as load_official
 from model.heads.multi_grained import MultiGrainedHead
 from model.kernels.aosm_reference import attend
+from model.losses import symmetric_cross_entropy
 from model.networks import XClipNetwork
-from model.temporal import build_temporal, initialise_from_text_tower, pool
-from model.training.contrastive import symmetric_cross_entropy
+from model.temporal import build_temporal, initialise_from_text_tower
+from model.transformer import pool
 from model.types import VideoFeatures
 from tests.parity.golden import GoldenCase, case_names, load_case, load_state, tiny_clip_config, write_tiny_merges
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from model.errors import UnknownScorer
+from model.resize import FrameResize
 from model.types import GRAINS, ModelSpec, Pixels, Query, ScorerName, Scores, TextFeatures, VideoFeatures
 
 COLOURS = {
@@ -37,6 +38,10 @@ class FakeModel:
     @property
     def spec(self) -> ModelSpec:
         return self._spec
+
+    @property
+    def resize(self) -> FrameResize:
+        return FrameResize(self._spec.image_size)
 
     def encode_video(self, segments: Sequence[Pixels]) -> VideoFeatures:
         slots = self._spec.num_frames

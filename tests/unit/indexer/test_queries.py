@@ -8,7 +8,7 @@ import torch
 
 from indexer.queries import stored_features
 from indexer.records import SegmentFeatures, StoredSegment
-from model.temporal import pool
+from model.transformer import pool
 
 SLOTS = 4
 CPU = torch.device("cpu")

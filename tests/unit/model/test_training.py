@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.losses import symmetric_cross_entropy
 from model.registry import load_model
 from model.tiny.recipe import StepReport, TinyTraining, train
-from model.training.contrastive import symmetric_cross_entropy, warmup_cosine
+from model.training.optim import warmup_cosine
 
 
 def test_loss_is_zero_for_certain_right_answers_and_log_b_for_none() -> None:

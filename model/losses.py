@@ -7,10 +7,21 @@ Source: official code of CLIP4Clip at revision 508ffa3 and of CLIP2Video at revi
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from model.heads.clip2video import BranchScores
-from model.training.contrastive import symmetric_cross_entropy
+
+
+def symmetric_cross_entropy(scores_BB: Tensor) -> Tensor:
+    """Mean of the text-to-video and the video-to-text cross entropy with the diagonal as targets.
+
+    Shapes:  scores (B, B), texts by videos, the logit scale already inside -> scalar.
+    Source:  X-CLIP, arXiv:2207.07285, equation 12, with the half of the official code.
+    """
+    targets = torch.arange(scores_BB.shape[0], device=scores_BB.device)
+    return 0.5 * (cross_entropy(scores_BB, targets) + cross_entropy(scores_BB.T, targets))
 
 
 def pooled_loss(cosines_BB: Tensor, scale: Tensor) -> Tensor:
