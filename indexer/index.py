@@ -103,8 +103,9 @@ class VideoIndex:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CatalogueUnreadable(
-                f"The data folder {str(folder)!r} can't be made: {error.strerror}.",
+                f"The data folder can't be made: {error.strerror}.",
                 "Choose another with --data or VIDGRAIN_DATA.",
+                path=folder,
             ) from error
         catalogue = Catalogue(folder / CATALOGUE_FILE)
         try:
@@ -147,7 +148,7 @@ class VideoIndex:
         sha256, size_bytes = digest(path)
         with self._files_lock.holding():
             if not path.is_file():
-                raise FileMissing(f"{str(path)!r} was removed while it was added.")
+                raise FileMissing("The file was removed while it was added.", path=path)
             added = self._catalogue.add_video(
                 path=path,
                 sha256=sha256,

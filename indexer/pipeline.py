@@ -68,7 +68,10 @@ def index_video(
     before = check_content(video)
     media = source.probe(video.path)
     if media.duration_s > config.max_video_s:
-        raise VideoTooLong(f"The video lasts {media.duration_s:.0f} s; at most {config.max_video_s:.0f} s are indexed.")
+        raise VideoTooLong(
+            f"The video lasts {media.duration_s:.0f} s; at most {config.max_video_s:.0f} s are indexed.",
+            path=video.path,
+        )
     plans = plan_segments(media.duration_s, model.spec.num_frames, config.max_segment_s)
     segments: list[SegmentFeatures] = []
     on_progress("encode", 0, len(plans))
@@ -78,7 +81,7 @@ def index_video(
             segments += encode_batch(batch, frames, model)
             on_progress("encode", len(segments), len(plans))
     if _stamp(video) != before:
-        raise FileChanged(f"{str(video.path)!r} was changed while it was read.", "Add it again once it is whole.")
+        raise FileChanged("The file was changed while it was read.", "Add it again once it is whole.", path=video.path)
     on_progress("publish", len(plans), len(plans))
     return IndexedVideo(media, tuple(segments))
 
@@ -89,10 +92,10 @@ def check_content(video: Video) -> tuple[int, ...]:
     hint = "Add the file again: its new content is another video."
     if stamp[0] != video.size_bytes:
         raise FileChanged(
-            f"{str(video.path)!r} has {stamp[0]} bytes; it had {video.size_bytes} when it was added.", hint
+            f"The file has {stamp[0]} bytes; it had {video.size_bytes} when it was added.", hint, path=video.path
         )
     if digest(video.path) != (video.sha256, video.size_bytes):
-        raise FileChanged(f"{str(video.path)!r} holds other content than when it was added.", hint)
+        raise FileChanged("The file holds other content than when it was added.", hint, path=video.path)
     return stamp
 
 
@@ -137,7 +140,9 @@ def _decoded_ahead(
     def read(plan: SegmentPlan) -> Frames:
         frames = source.read_frames(path, plan.instants_s)
         if not len(frames.pixels):
-            raise VideoUndecodable(f"No frame could be read between {plan.start_s:.2f} s and {plan.end_s:.2f} s.")
+            raise VideoUndecodable(
+                f"No frame could be read between {plan.start_s:.2f} s and {plan.end_s:.2f} s.", path=path
+            )
         return frames
 
     batches = list(batches)
@@ -152,5 +157,5 @@ def _stamp(video: Video) -> tuple[int, ...]:
     try:
         status = video.path.stat()
     except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError) as error:
-        raise FileMissing(f"{str(video.path)!r} is not there, or may not be read.") from error
+        raise FileMissing("The file is not there, or may not be read.", path=video.path) from error
     return status.st_size, status.st_mtime_ns, status.st_ino

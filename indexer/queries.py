@@ -58,7 +58,9 @@ def clip_features(
     start, end = checked_range(start_s, end_s, media.duration_s)
     if end - start > max_clip_s:
         raise VideoTooLong(
-            f"The clip lasts {end - start:.1f} s; a query may last {max_clip_s:g} s.", "Choose a range within it."
+            f"The clip lasts {end - start:.1f} s; a query may last {max_clip_s:g} s.",
+            "Choose a range within it.",
+            path=path,
         )
     plans = plan_segments(end - start, model.spec.num_frames, max_segment_s)
     found: list[VideoFeatures] = []

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from indexer.catalogue.rows import storable
-from model.errors import VidgrainError
+from model.errors import ModelError, VidgrainError
 from service.bodies import from_validation
 from service.errors import (
     PROBLEM_TYPE,
@@ -112,7 +112,8 @@ def answer(error: Exception) -> Response:
     body = problem(said, request_id_var.get() or "")
     for name in ("detail", "hint"):
         if name in body:
-            body[name] = storable(without_folders(body[name]))  # the name of a file need not be Unicode
+            text = without_folders(body[name]) if isinstance(said, ModelError) else body[name]
+            body[name] = storable(text)  # the name of a file need not be Unicode
     headers: Mapping[str, str] = said.headers if isinstance(said, ServiceError) else {}
     return JSONResponse(body, status, headers=dict(headers), media_type=PROBLEM_TYPE)
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from indexer import errors as index_errors
@@ -40,8 +41,9 @@ class ServiceError(VidgrainError):
         *,
         fields: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
+        path: Path | None = None,
     ) -> None:
-        super().__init__(message, hint)
+        super().__init__(message, hint, path=path)
         self.fields = tuple(fields)
         self.headers = dict(headers or {})
 
@@ -184,7 +186,7 @@ def problem(error: VidgrainError, request_id: str) -> dict[str, Any]:
         "type": f"urn:vidgrain:problem:{error.code}",
         "title": title,
         "status": status,
-        "detail": error.message,
+        "detail": error.describe(folders=False),
         "code": error.code,
         "retryable": error.is_retryable,
         "request_id": request_id,
@@ -197,6 +199,6 @@ def problem(error: VidgrainError, request_id: str) -> dict[str, Any]:
 
 
 def without_folders(text: str) -> str:
-    """The text with absolute paths cut down to their last part: where files lie on the server is not told."""
+    """A model error's text with absolute paths cut down to their last part: folders of the server stay private."""
     text = re.sub(r"""(['"])/(?:(?!\1)[^\n])*/(?=(?:(?!\1)[^/\n])+\1)""", r"\1", text)  # in quotes it may hold spaces
     return re.sub(r"(?<![\w:/.])/(?:[^/\s'\"]+/)+(?=[^/\s'\"])", "", text)

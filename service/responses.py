@@ -324,7 +324,7 @@ class ModelAnswer(BaseModel):
     @classmethod
     def of(cls, model: InstalledModel) -> ModelAnswer:
         """One that lies beside it."""
-        return cls._made(model, None, _reason(model.error.code, model.error.message) if model.error else None)
+        return cls._made(model, None, _model_reason(model))
 
     @classmethod
     def _made(cls, model: ModelSpec | InstalledModel, fingerprint: str | None, error: Reason | None) -> ModelAnswer:
@@ -386,4 +386,10 @@ class Version(BaseModel):
 
 
 def _reason(code: str | None, message: str | None) -> Reason | None:
-    return None if code is None else Reason(code=code, message=without_folders(message or code))
+    return None if code is None else Reason(code=code, message=message or code)
+
+
+def _model_reason(model: InstalledModel) -> Reason | None:
+    if model.error is None:
+        return None
+    return Reason(code=model.error.code, message=without_folders(model.error.describe(folders=False)))

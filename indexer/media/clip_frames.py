@@ -59,9 +59,9 @@ class ClipFrames:
             media = self._source.probe(path)
             return self._read(path, media, clip_instants(media, clip, self._rule, num_frames, jitter_seed))
         except MediaError as error:
-            raise ClipUnreadable(f"clip {clip.id}: {error.message}", error.hint) from error
+            raise ClipUnreadable(f"clip {clip.id}: {error.describe(folders=False)}", error.hint) from error
         except ValueError as error:
-            raise ClipUnreadable(f"clip {clip.id}, {path.name}: {error}.") from error
+            raise ClipUnreadable(f"clip {clip.id}: {path.name}: {error}.") from error
 
     def _read(self, path: Path, media: MediaInfo, instants_s: Sequence[float]) -> Pixels:
         batch = len(instants_s)

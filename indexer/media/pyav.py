@@ -337,14 +337,15 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Translate PyAV's exceptions into the index's errors, which name the file."""
+    """Translate PyAV's exceptions into the index's errors, and give those of this file its path."""
     try:
         yield
     except MediaError as error:
-        raise type(error)(f"{path.name}: {error.message}", error.hint) from error
+        error.path = error.path or path
+        raise
     except av.error.FFmpegError as error:
         _raise_shortage(error)
-        raise VideoUndecodable(f"{path.name}: The video stream can't be read ({error.strerror}).") from error
+        raise VideoUndecodable(f"The video stream can't be read ({error.strerror}).", path=path) from error
 
 
 def _raise_shortage(error: av.error.FFmpegError) -> None:

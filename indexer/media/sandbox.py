@@ -121,13 +121,13 @@ class DecodeSandbox:
                     raise SandboxClosed("Decoding was stopped: the sandbox is closed.") from error
                 if isinstance(error, TimeoutError):
                     raise DecodeTimeout(
-                        f"{path.name}: Decoding took longer than {self._limits.timeout_s:g} s and was stopped."
+                        f"Decoding took longer than {self._limits.timeout_s:g} s and was stopped.", path=path
                     ) from error
                 if isinstance(error, _ChildGone):
-                    raise self._crashed(path.name, status, error.tail) from error
+                    raise self._crashed(path, status, error.tail) from error
                 raise
         if "error" in header:
-            raise _rebuilt(header)
+            raise _rebuilt(header, path)
         return header, payload
 
     def _send(self, line: bytes) -> _Child:
@@ -151,12 +151,12 @@ class DecodeSandbox:
         child, self._child = self._child, None
         return child.end() if child else None
 
-    def _crashed(self, name: str, status: int | None, tail: str) -> DecodeCrashed:
+    def _crashed(self, path: Path, status: int | None, tail: str) -> DecodeCrashed:
         mebibytes = self._limits.memory_bytes // 2**20
         if status == EXIT_MEMORY:
-            return DecodeCrashed(f"{name}: Decoding needs more than its memory limit of {mebibytes} MiB.")
+            return DecodeCrashed(f"Decoding needs more than its memory limit of {mebibytes} MiB.", path=path)
         how = f"signal {signal.Signals(-status).name}" if status is not None and status < 0 else f"status {status}"
-        return DecodeCrashed(f"{name}: The decoder died ({how}{': ' + tail if tail else ''}).")
+        return DecodeCrashed(f"The decoder died ({how}{': ' + tail if tail else ''}).", path=path)
 
 
 class _ChildGone(Exception):
@@ -272,9 +272,9 @@ class _Child:
         return re.sub(r"\S*/\S*", "...", re.sub(r"[^\x20-\x7e]", "", last)).strip()[:120]
 
 
-def _rebuilt(header: dict[str, Any]) -> IndexerError | ValueError:
-    if header["error"] in _ERRORS:
-        return _ERRORS[header["error"]](header["message"], header["hint"])
+def _rebuilt(header: dict[str, Any], path: Path) -> IndexerError | ValueError:
+    """The error that the child answered with, about this file."""
     if header["error"] == "value":
         return ValueError(header["message"])
-    return VideoUndecodable(header["message"])
+    kind = _ERRORS.get(header["error"], VideoUndecodable)
+    return kind(header["message"], header["hint"], path=path)

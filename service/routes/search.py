@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -68,10 +69,9 @@ async def _by_upload(request: Request, running: Running, prefix: str) -> SearchR
         search = partial(running.index.search_video, form.upload.path, options, start_s=body.start_s, end_s=body.end_s)
         try:
             return SearchResponse.of(await run_in_threadpool(search), _query_id(), prefix)
-        except MediaError as error:  # it names the file in incoming; the client knows it by another name
-            raise type(error)(
-                error.message.replace(form.upload.path.name, form.upload.file_name), error.hint
-            ) from error
+        except MediaError as error:
+            error.path = Path(form.upload.file_name)  # the client knows the file in incoming by another name
+            raise
 
 
 def _query_id() -> str:

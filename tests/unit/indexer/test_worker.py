@@ -118,6 +118,16 @@ def test_a_file_that_is_gone_or_changed_fails_with_that_reason(catalogue: Catalo
     write_fake_video(tmp_path / "b", 3.0, "blue")
     jobs = [worker(catalogue).run_once() for _ in "ab"]
     assert [job and job.error_code for job in jobs] == ["file_missing", "file_changed"]
+    assert [str(tmp_path) in str(job and job.error_message) for job in jobs] == [False, False]
+
+
+def test_a_failed_job_keeps_no_path(catalogue: Catalogue, tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "v"))
+
+    add_file(catalogue, write_fake_video(tmp_path / "v", 3.0, "red"))
+    job = worker(catalogue, Hooked(refuse)).run_once()
+    assert job is not None and job.error_message == "PermissionError: Permission denied"
 
 
 class BrokenModel(FakeModel):

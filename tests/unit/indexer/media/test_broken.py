@@ -140,7 +140,7 @@ def test_too_much_damage_is_said(clips: Path, tmp_path: Path) -> None:
     data[len(data) // 4 : len(data) // 4 + 400] = bytes(400)
     path = tmp_path / "ruin.mp4"
     path.write_bytes(data)
-    with pytest.raises(VideoUndecodable, match=r"^ruin\.mp4: (Too much|No frame near)"):
+    with pytest.raises(VideoUndecodable, match=r"ruin\.mp4: (Too much|No frame near)"):
         read_frames(path, [(i + 0.5) / 2 for i in range(12)])
 
 

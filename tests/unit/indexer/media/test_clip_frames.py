@@ -149,7 +149,7 @@ def test_a_clip_without_frames_says_why(clip: Clip, media: MediaInfo, rule: Fram
 
 def test_a_clip_whose_stretch_is_not_there_is_unreadable(tmp_path: Path) -> None:
     path = write_fake_video(tmp_path / "v", 1.0, "red")
-    with pytest.raises(ClipUnreadable, match=r"clip c, v: the stretch from 5 s"):
+    with pytest.raises(ClipUnreadable, match=r"clip c: v: the stretch from 5 s"):
         ClipFrames(FakeSandbox(), CLIP4CLIP)(path, Clip("c", "c", ("x",), start_s=5.0), 4)
 
 

@@ -26,7 +26,7 @@ def test_a_real_video_is_read_whole(name: str) -> None:
     info = probe(path)
     plans = plan_segments(info.duration_s, 12)
     if name == "corrupted.mp4":
-        with pytest.raises(VideoUndecodable, match=r"^corrupted\.mp4: Too much of the stream is damaged"):
+        with pytest.raises(VideoUndecodable, match=r"corrupted\.mp4: Too much of the stream is damaged"):
             read_frames(path, plans[0].instants_s)
         return
     assert info.duration_s == pytest.approx(DURATIONS.get(name, info.duration_s), abs=0.01)
