@@ -7,13 +7,14 @@ IndexerError (of model.errors.VidgrainError)
 ├── InvalidFilter           invalid_filter        a search filter that can't be read
 ├── InvalidQuery            invalid_query         an empty or overlong query, an empty range
 ├── ModelMismatch           model_mismatch        the data was made by another model
-├── InvalidMetadata       invalid_metadata      metadata that JSON can't hold, or too much of it
-├── JobLost               job_lost              another worker holds the job now, or it was ended
-├── CatalogueBusy         catalogue_busy        another process held the catalogue too long      (retryable)
+├── InvalidMetadata         invalid_metadata      metadata that JSON can't hold, or too much of it
+├── JobLost                 job_lost              another worker holds the job now, or it was ended
+├── CatalogueBusy           catalogue_busy        another process held the catalogue too long (retryable)
 ├── CatalogueUnreadable     catalogue_unreadable  the catalogue's file is damaged or of another version
 ├── StorageFull             storage_full          no room left on the disk                 (retryable)
 ├── BackendMissing          backend_missing       FAISS or a decoder isn't installed
 ├── SandboxClosed           sandbox_closed        decoding was stopped by a shutdown       (retryable)
+├── DecodeInterrupted       decode_interrupted    the decoder's process was killed from outside (retryable)
 └── MediaError
     ├── UnsupportedMedia    unsupported_media     no video stream, or not a media file at all
     ├── VideoUndecodable    video_undecodable     a video stream that can't be decoded
@@ -30,7 +31,7 @@ from model.errors import VidgrainError
 
 
 class IndexerError(VidgrainError):
-    """Anything wrong on the index's floor."""
+    """Anything that goes wrong in the index."""
 
     code = "indexer_error"
 
@@ -110,9 +111,16 @@ class BackendMissing(IndexerError):
 
 
 class SandboxClosed(IndexerError):
-    """The decode sandbox was closed; says nothing about the file."""
+    """The decode sandbox was closed; this has nothing to do with the file."""
 
     code = "sandbox_closed"
+    is_retryable = True
+
+
+class DecodeInterrupted(IndexerError):
+    """The decoder's process was killed from outside, as by the system when memory runs out; the file may be fine."""
+
+    code = "decode_interrupted"
     is_retryable = True
 
 
@@ -159,6 +167,6 @@ class DecodeTimeout(MediaError):
 
 
 class DecodeCrashed(MediaError):
-    """The decoder's process died, or passed its memory limit."""
+    """The decoder's process died twice on the same request, or passed its memory limit."""
 
     code = "decode_crashed"

@@ -161,6 +161,7 @@ STATUSES: dict[type[VidgrainError], tuple[int, str]] = {
     index_errors.StorageFull: (507, "The disk is full"),
     index_errors.BackendMissing: (503, "A library is not installed"),
     index_errors.SandboxClosed: (503, "Decoding was stopped"),
+    index_errors.DecodeInterrupted: (503, "Decoding was interrupted"),
     index_errors.MediaError: (422, "The video can't be used"),
     index_errors.UnsupportedMedia: (415, "That is no video"),
     model_errors.ModelError: (500, "The model failed"),

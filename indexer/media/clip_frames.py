@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer.errors import MediaError
+from indexer.errors import DecodeInterrupted, MediaError
 from indexer.pipeline import FrameSource
 from indexer.records import MediaInfo
 from model.datasets.frames import FrameRule
@@ -56,12 +56,22 @@ class ClipFrames:
     def __call__(self, path: Path, clip: Clip, num_frames: int, *, jitter_seed: int | None = None) -> Pixels:
         """See `model.datasets.frames.FrameReader`. Raises: ClipUnreadable; SandboxClosed, BackendMissing."""
         try:
-            media = self._source.probe(path)
-            return self._read(path, media, clip_instants(media, clip, self._rule, num_frames, jitter_seed))
-        except MediaError as error:
+            return self._read_again_if_interrupted(path, clip, num_frames, jitter_seed)
+        except (MediaError, DecodeInterrupted) as error:
             raise ClipUnreadable(f"clip {clip.id}: {error.describe(folders=False)}", error.hint) from error
         except ValueError as error:
             raise ClipUnreadable(f"clip {clip.id}: {path.name}: {error}.") from error
+
+    def _read_again_if_interrupted(self, path: Path, clip: Clip, num_frames: int, jitter_seed: int | None) -> Pixels:
+        """A decoder that was killed from outside ends no evaluation or training of hours: the clip is read again."""
+        for is_last_try in (False, True):
+            try:
+                media = self._source.probe(path)
+                return self._read(path, media, clip_instants(media, clip, self._rule, num_frames, jitter_seed))
+            except DecodeInterrupted:
+                if is_last_try:
+                    raise
+        raise AssertionError("unreachable")
 
     def _read(self, path: Path, media: MediaInfo, instants_s: Sequence[float]) -> Pixels:
         batch = len(instants_s)

@@ -1,8 +1,9 @@
 """Decoding in a child process that can be killed: the verbs of reading.py under a time limit and a memory limit.
 
 A hostile or broken file may hang, crash or swell its decoder; here that costs a child, and the caller gets one clear
-error. The child is started at the first request and again after a kill or a crash, with an environment of its own (no
-secrets). It is a plain program (decode_child.py) over pipes, so it works from threads and under any start method.
+error. A crash is tried once more in a fresh child, for it may be the fault of the file before; a child that was killed
+from outside says nothing about the file. Children are started when they are needed, with an environment of their own
+(no secrets). They are plain programs (decode_child.py) over pipes, which works from threads and under any start method.
 
 This file knows no decoder.
 """
@@ -29,6 +30,7 @@ import numpy as np
 from indexer.errors import (
     BackendMissing,
     DecodeCrashed,
+    DecodeInterrupted,
     DecodeTimeout,
     IndexerError,
     SandboxClosed,
@@ -47,6 +49,9 @@ ALARM_SLACK_S = 10.0
 MAX_HEADER_BYTES = 2**20
 STDERR_TAIL_BYTES = 4096
 
+KILLED_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+"""Signals that no decoder raises by itself: the system was out of memory, or somebody stopped the process."""
+
 _ERRORS = {e.code: e for e in (UnsupportedMedia, VideoUndecodable, VideoTooLong, BackendMissing)}
 
 
@@ -61,7 +66,8 @@ class SandboxLimits:
 class DecodeSandbox:
     """probe, read_frames and thumbnail in a child; one request at a time, from any thread.
 
-    Raises of every verb: what reading.py raises, DecodeTimeout, DecodeCrashed, SandboxClosed after close().
+    Every verb raises what reading.py raises, DecodeTimeout, DecodeCrashed, DecodeInterrupted, and SandboxClosed after
+    close().
     """
 
     def __init__(self, decoder: Decoder = "pyav", limits: SandboxLimits | None = None) -> None:
@@ -113,22 +119,29 @@ class DecodeSandbox:
         line = json.dumps({**request, "path": str(path.absolute()), "decoder": self._decoder}).encode() + b"\n"
         with self._lock:
             try:
-                child = self._send(line)
-                header, payload = child.receive(time.monotonic() + self._limits.timeout_s)
-            except BaseException as error:
-                status = self._drop()
-                if self._is_closed:
-                    raise SandboxClosed("Decoding was stopped: the sandbox is closed.") from error
-                if isinstance(error, TimeoutError):
-                    raise DecodeTimeout(
-                        f"Decoding took longer than {self._limits.timeout_s:g} s and was stopped.", path=path
-                    ) from error
-                if isinstance(error, _ChildGone):
-                    raise self._crashed(path, status, error.tail) from error
-                raise
+                header, payload = self._try(line, path)
+            except DecodeCrashed:
+                header, payload = self._try(line, path)
         if "error" in header:
             raise _rebuilt(header, path)
         return header, payload
+
+    def _try(self, line: bytes, path: Path) -> tuple[dict[str, Any], bytearray]:
+        """One request to one child, which is gone if this raises."""
+        try:
+            child = self._send(line)
+            return child.receive(time.monotonic() + self._limits.timeout_s)
+        except BaseException as error:
+            status = self._drop()
+            if self._is_closed:
+                raise SandboxClosed("Decoding was stopped: the sandbox is closed.") from error
+            if isinstance(error, TimeoutError):
+                raise DecodeTimeout(
+                    f"Decoding took longer than {self._limits.timeout_s:g} s and was stopped.", path=path
+                ) from error
+            if isinstance(error, _ChildGone):
+                raise self._ended(path, status, error.tail) from error
+            raise
 
     def _send(self, line: bytes) -> _Child:
         """Hand a request to a living child; one that ended while idle is replaced."""
@@ -151,16 +164,25 @@ class DecodeSandbox:
         child, self._child = self._child, None
         return child.end() if child else None
 
-    def _crashed(self, path: Path, status: int | None, tail: str) -> DecodeCrashed:
-        mebibytes = self._limits.memory_bytes // 2**20
+    def _ended(self, path: Path, status: int | None, tail: str) -> DecodeCrashed | DecodeInterrupted:
+        """Why a child that was not stopped here is gone."""
         if status == EXIT_MEMORY:
+            mebibytes = self._limits.memory_bytes // 2**20
             return DecodeCrashed(f"Decoding needs more than its memory limit of {mebibytes} MiB.", path=path)
-        how = f"signal {signal.Signals(-status).name}" if status is not None and status < 0 else f"status {status}"
-        return DecodeCrashed(f"The decoder died ({how}{': ' + tail if tail else ''}).", path=path)
+        if status is None or status >= 0:
+            return DecodeCrashed(f"The decoder died ({_reason(f'status {status}', tail)}).", path=path)
+        number = signal.Signals(-status)
+        if number in KILLED_FROM_OUTSIDE:
+            return DecodeInterrupted(
+                f"The decoder was killed from outside (signal {number.name}).",
+                "Try again; if it happens often, the machine may be short of memory.",
+                path=path,
+            )
+        return DecodeCrashed(f"The decoder died ({_reason(f'signal {number.name}', tail)}).", path=path)
 
 
 class _ChildGone(Exception):
-    """The child ended without an answer; `tail` is the last line it wrote to stderr, made harmless."""
+    """The child ended without an answer. tail: the last line that it wrote to stderr, without paths."""
 
     def __init__(self, tail: str) -> None:
         super().__init__(tail)
@@ -218,7 +240,7 @@ class _Child:
         line = bytearray()
         while (end := line.find(b"\n")) < 0:
             if len(line) > MAX_HEADER_BYTES:
-                raise _ChildGone("an answer that is none")
+                raise _ChildGone("an answer that can't be read")
             line += self._read(deadline, 65536)
         header = json.loads(line[:end])
         payload = bytearray(header["num_bytes"])
@@ -249,9 +271,9 @@ class _Child:
             timeout_s = deadline - time.monotonic()
             ready = {number for number, _ in self._poll.poll(max(0.0, timeout_s) * 1e3)}
             if self._stderr.fileno() in ready:
-                said = os.read(self._stderr.fileno(), STDERR_TAIL_BYTES)
-                self._tail = (self._tail + said)[-STDERR_TAIL_BYTES:]
-                if not said:
+                written = os.read(self._stderr.fileno(), STDERR_TAIL_BYTES)
+                self._tail = (self._tail + written)[-STDERR_TAIL_BYTES:]
+                if not written:
                     self._poll.unregister(self._stderr)
                 if self._stdout.fileno() not in ready:
                     continue
@@ -270,6 +292,10 @@ class _Child:
         lines = (self._tail + rest).decode("utf-8", "replace").split("\n")
         last = next((text for text in reversed(lines) if text.strip()), "")
         return re.sub(r"\S*/\S*", "...", re.sub(r"[^\x20-\x7e]", "", last)).strip()[:120]
+
+
+def _reason(how: str, tail: str) -> str:
+    return f"{how}: {tail}" if tail else how
 
 
 def _rebuilt(header: dict[str, Any], path: Path) -> IndexerError | ValueError:

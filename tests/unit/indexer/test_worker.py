@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from indexer.catalogue.database import Catalogue
-from indexer.errors import CatalogueBusy, ModelMismatch, SandboxClosed, StorageFull
+from indexer.errors import CatalogueBusy, DecodeInterrupted, ModelMismatch, SandboxClosed, StorageFull
 from indexer.pipeline import PipelineConfig
 from indexer.records import AddResult, Frames, Job, MediaInfo, SegmentFeatures
 from indexer.worker import Worker, WorkerConfig
@@ -157,6 +157,22 @@ def test_other_errors_are_tried_again_after_a_pause(catalogue: Catalogue, tmp_pa
     job = broken.run_once()
     assert job is not None
     assert (job.status, job.attempt) == ("succeeded", 3)
+
+
+def test_a_decoder_killed_from_outside_is_tried_again(catalogue: Catalogue, tmp_path: Path, clock: Clock) -> None:
+    def interrupt() -> None:
+        if len(kills) < 1:
+            kills.append("SIGKILL")
+            raise DecodeInterrupted("The decoder was killed from outside (signal SIGKILL).", path=tmp_path / "v")
+
+    kills: list[str] = []
+    add_file(catalogue, write_fake_video(tmp_path / "v", 3.0, "red"))
+    hurt = worker(catalogue, Hooked(interrupt))
+    job = hurt.run_once()
+    assert job is not None and (job.status, job.error_code) == ("queued", "decode_interrupted")
+    clock.pass_s(2)
+    job = hurt.run_once()
+    assert job is not None and (job.status, job.attempt) == ("succeeded", 2)
 
 
 def test_attempts_come_to_an_end(catalogue: Catalogue, tmp_path: Path, clock: Clock) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from indexer.errors import SandboxClosed
+from indexer.errors import DecodeInterrupted, SandboxClosed
 from indexer.media.clip_frames import ClipFrames, clip_instants
 from indexer.media.sandbox import DecodeSandbox
-from indexer.records import MediaInfo
+from indexer.records import Frames, MediaInfo
 from model.datasets.frames import FrameReader, FrameRule
 from model.datasets.load import find_videos, load_split
 from model.datasets.records import Clip
@@ -163,6 +163,24 @@ def test_a_shutdown_is_not_blamed_on_the_clip(tmp_path: Path) -> None:
     box.close()
     with pytest.raises(SandboxClosed):
         ClipFrames(box, CLIP4CLIP)(tmp_path / "a.mp4", WHOLE, 4)
+
+
+@pytest.mark.parametrize(("num_kills", "is_read"), [(1, True), (2, False)])
+def test_a_killed_decoder_costs_another_try(num_kills: int, is_read: bool, tmp_path: Path) -> None:
+    class Killed(FakeSandbox):
+        def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
+            if self.calls.count("read_frames") < num_kills:
+                self.calls.append("read_frames")
+                raise DecodeInterrupted("The decoder was killed from outside (signal SIGKILL).", path=path)
+            return super().read_frames(path, instants_s)
+
+    reader = ClipFrames(Killed(), CLIP4CLIP)
+    path = write_fake_video(tmp_path / "v", 3.0, "red")
+    if is_read:
+        assert len(reader(path, WHOLE, 3)) == 3
+    else:
+        with pytest.raises(ClipUnreadable, match="killed from outside"):
+            reader(path, WHOLE, 3)
 
 
 @pytest.mark.parametrize("name", ["msrvtt-1ka", "didemo", "activitynet", "folder"])
