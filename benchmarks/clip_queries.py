@@ -28,9 +28,9 @@ from indexer.records import SearchOptions
 from model.datasets.shapes import held_out
 from model.registry import load_model
 from model.scorers import SCORERS
+from model.served_model import ServedModel
 from model.tiny.shapes import draw_clip
 from model.types import ScorerName
-from model.video_text_model import ServedModel
 
 CUT = (0.2, 0.75)
 STARTS = (0.1, 0.3, 0.5)

@@ -24,8 +24,8 @@ from indexer.moments import find_moments
 from model.datasets.shapes import held_out
 from model.kernels.aosm_reference import attend
 from model.registry import load_model
+from model.served_model import ServedModel
 from model.types import TextFeatures, VideoFeatures
-from model.video_text_model import ServedModel
 
 
 def measure(name: str) -> dict[str, object]:

@@ -15,10 +15,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from model.backbone import architectures, cached_weights, model_config, weight_tags
-from model.checkpoint import CONFIG_FILE, TENSORS_FILE, CheckpointConfig, read_config
+from model.checkpoints.folder import CONFIG_FILE, TENSORS_FILE, CheckpointConfig, read_config
+from model.checkpoints.published import WEIGHT_SUFFIXES, is_published
 from model.errors import ModelError, UnknownModel, WeightsUnavailable
 from model.networks import Clip2VideoNetwork, Network, PooledNetwork, TightNetwork, XClipNetwork
-from model.published import WEIGHT_SUFFIXES, is_published
 from model.registry import DEFAULT_NUM_FRAMES, DEFAULT_NUM_WORDS, NAME_HINT, TINY_FOLDER, refuse_overlong
 from model.types import HeadKind, ScorerName
 

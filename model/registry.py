@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from model.backbone import OFFLINE_HINT, Backbone, architectures, build_backbone, weight_tags
-from model.checkpoint import (
+from model.checkpoints.folder import (
     CONFIG_FILE,
     MERGES_FILE,
     TENSORS_FILE,
@@ -32,21 +32,21 @@ from model.checkpoint import (
     num_positions,
     read_config,
 )
+from model.checkpoints.layouts import Layout, layout_of, to_official
+from model.checkpoints.names import TOWERS_PREFIX, passed_over
+from model.checkpoints.published import WEIGHT_SUFFIXES, is_published, open_clip_weights, read_open_clip, read_published
+from model.checkpoints.state_file import read_state
+from model.checkpoints.torchscript import is_torchscript
 from model.errors import CheckpointMismatch, DeviceUnavailable, UnknownModel, WeightsUnavailable
+from model.fingerprint import fingerprint
 from model.heads.clip2video import Clip2VideoConfig
 from model.heads.multi_grained import GrainOptions
 from model.heads.tight import TightHead
-from model.layout_names import TOWERS_PREFIX, passed_over
-from model.layouts import Layout, layout_of, to_official
 from model.networks import Clip2VideoNetwork, MaskReading, Network, PooledNetwork, TightNetwork, XClipNetwork
 from model.preprocess import Preprocess
-from model.published import WEIGHT_SUFFIXES, is_published, open_clip_weights, read_open_clip, read_published
-from model.spec import fingerprint
-from model.state_file import read_state
+from model.served_model import ServedModel
 from model.temporal import build_temporal
-from model.torchscript import is_torchscript
 from model.types import ModelSpec
-from model.video_text_model import ServedModel
 
 log = logging.getLogger(__name__)
 

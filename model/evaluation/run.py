@@ -21,8 +21,8 @@ from model.evaluation.encode import EncodedClips, Progress, encode_clips, video_
 from model.evaluation.metrics import RetrievalRanks, Ties, recall_figures
 from model.evaluation.published import published_rows
 from model.evaluation.sets import EvaluationSet, set_of_shapes
+from model.served_model import ServedModel
 from model.types import ScorerName
-from model.video_text_model import ServedModel
 
 NAMES_SHOWN = 100
 """Of missing and unreadable clips, in the answer; the count tells of all."""

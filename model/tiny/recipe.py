@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from model.backbone import build_backbone
-from model.checkpoint import save_checkpoint
+from model.checkpoints.folder import save_checkpoint
 from model.datasets.shapes import training_batches
 from model.files import write_atomic
 from model.losses import symmetric_cross_entropy

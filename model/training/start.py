@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from model.checkpoint import CheckpointConfig, HeadConfig, TemporalConfig, TightConfig, config_of
+from model.checkpoints.folder import CheckpointConfig, HeadConfig, TemporalConfig, TightConfig, config_of
 from model.errors import InvalidTraining
 from model.evaluation.fit import most_frames
 from model.heads.clip2video import Clip2VideoConfig

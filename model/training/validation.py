@@ -15,7 +15,7 @@ from model.evaluation.run import EvaluationOptions, evaluate
 from model.evaluation.sets import EvaluationSet
 from model.networks import Network
 from model.registry import build_spec
-from model.video_text_model import ServedModel
+from model.served_model import ServedModel
 
 Validation = Callable[[Network, torch.device], dict[str, Any]]
 """Figures of a network: {"num_texts", "num_videos", "unreadable", "text_to_video": {"r1", ...}, "video_to_text"}."""

@@ -1,7 +1,7 @@
 """`vidgrain convert`: any model the registry loads -> our folder, or a file of another layout.
 
 What is written is whole or not there: it grows under another name and takes its own at the end. Nothing that exists is
-overwritten. The command line is in service/cli/models.py, what a layout can hold in model/export.py.
+overwritten. The command line is in service/cli/models.py, what a layout can hold in model/checkpoints/export.py.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from model.checkpoint import CONFIG_FILE, MERGES_FILE, TENSORS_FILE, save_checkpoint
+from model.checkpoints.export import export_state, plain_config, without_head
+from model.checkpoints.folder import CONFIG_FILE, MERGES_FILE, TENSORS_FILE, save_checkpoint
+from model.checkpoints.hugging_face import hf_config
+from model.checkpoints.layouts import Layout
+from model.checkpoints.pixels import to_hugging_face
+from model.checkpoints.published import PIXELS_FILE
 from model.errors import CheckpointMismatch
-from model.export import export_state, plain_config, without_head
-from model.layouts import Layout
-from model.layouts_hf import hf_config
 from model.networks import Network
-from model.published import PIXELS_FILE
-from model.published_pixels import to_hugging_face
 from model.registry import DEFAULT_NUM_FRAMES, DEFAULT_NUM_WORDS, load_network
 from service.settings import InvalidSettings
 

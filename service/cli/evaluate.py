@@ -24,8 +24,8 @@ from model.evaluation.run import EvaluationOptions, evaluate
 from model.evaluation.sets import SHAPES, EvaluationSet, set_of_shapes, set_of_split
 from model.networks import MaskReading
 from model.registry import build_spec, load_model
+from model.served_model import ServedModel
 from model.types import ScorerName
-from model.video_text_model import ServedModel
 from service.settings import Settings
 
 Masks = Literal["served", "official", "trained"]

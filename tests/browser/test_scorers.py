@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from model.checkpoint import save_checkpoint
+from model.checkpoints.folder import save_checkpoint
 from model.registry import load_model
 from model.types import HeadKind
 from tests.support.clips import solid_clip

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from indexer.index import VideoIndex
-from model.checkpoint import TENSORS_FILE, save_checkpoint
+from model.checkpoints.folder import TENSORS_FILE, save_checkpoint
 from model.registry import load_model
 from model.scorers import SCORERS
 from model.types import HeadKind, VideoTextModel

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from model.checkpoint import file_key
+from model.checkpoints.folder import file_key
 from model.errors import ShapeError
 from model.heads.pooled import PooledHead
 from model.heads.tight import TightHead

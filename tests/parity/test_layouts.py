@@ -8,7 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.layouts import LAYOUTS, Layout, from_official, head_names, layout_of, to_official, tower_config, towers_only
+from model.checkpoints.layouts import (
+    LAYOUTS,
+    Layout,
+    from_official,
+    head_names,
+    layout_of,
+    to_official,
+    tower_config,
+    towers_only,
+)
 from model.registry import load_network
 from tests.parity.golden import golden_folder, load_case, tiny_clip_config, write_tiny_merges
 from tests.support.hf_clip import frame_embeddings, word_embeddings

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model.backbone import build_backbone
-from model.checkpoint import file_key, load_state
+from model.checkpoints.folder import file_key, load_state
 from model.heads.clip2video import Clip2VideoConfig
 from model.networks import Clip2VideoNetwork, Network, PooledNetwork, XClipNetwork
 from model.temporal import build_temporal

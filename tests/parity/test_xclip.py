@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import build_backbone
-from model.checkpoint import file_key
-from model.checkpoint import load_state as load_official
+from model.checkpoints.folder import file_key
+from model.checkpoints.folder import load_state as load_official
 from model.heads.multi_grained import MultiGrainedHead
 from model.kernels.aosm_reference import attend
 from model.losses import symmetric_cross_entropy

@@ -19,8 +19,8 @@ from indexer.records import Frames, SearchOptions, SegmentPlan
 from indexer.search import search
 from indexer.vectors import VectorIndex
 from model.registry import build_spec
+from model.served_model import ServedModel
 from model.types import HeadKind, Query, ScorerName
-from model.video_text_model import ServedModel
 from tests.support.shelf import MemoryShelf
 from tests.unit.model.small import small_network_of
 

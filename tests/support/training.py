@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint import save_checkpoint
+from model.checkpoints.folder import save_checkpoint
 from model.training.log import read_log
 from tests.support.server import ROOT, command, environment
 from tests.unit.model.small import small_network

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from model.checkpoint import file_key
+from model.checkpoints.folder import file_key
 from model.heads.clip2video import Clip2VideoConfig
 from model.heads.tight import TightHead
 from model.networks import Clip2VideoNetwork, Network, PooledNetwork, TightNetwork

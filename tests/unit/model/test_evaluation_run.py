@@ -27,8 +27,8 @@ from model.evaluation.sets import EvaluationSet, MeasuredClip, set_of_split
 from model.heads.multi_grained import MultiGrainedHead
 from model.networks import MaskReading, Network, PooledNetwork, XClipNetwork
 from model.registry import build_spec
+from model.served_model import ServedModel
 from model.types import HeadKind, Pixels
-from model.video_text_model import ServedModel
 from tests.unit.model.small import small_backbone, small_network_of
 
 KINDS: tuple[HeadKind, ...] = get_args(HeadKind)

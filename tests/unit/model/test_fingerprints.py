@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.checkpoint import file_key, read_config
+from model.checkpoints.folder import file_key, read_config
 from model.registry import build_network, build_spec, load_model, load_network
 from tests.unit.model.small import small_config, write_merges
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model import installed
-from model.checkpoint import CONFIG_FILE, TENSORS_FILE, save_checkpoint
+from model.checkpoints.folder import CONFIG_FILE, TENSORS_FILE, save_checkpoint
 from model.errors import ModelError, UnknownModel
 from model.installed import described, installed_models
 from model.registry import load_model, load_network

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.checkpoint import config_of, save_checkpoint
+from model.checkpoints.folder import config_of, save_checkpoint
 from model.errors import UnknownScorer
 from model.networks import Network
 from model.registry import build_spec, load_model, load_network
 from model.scorers import SCORERS, SHARED_SCORERS
+from model.served_model import ServedModel
 from model.temporal import TemporalKind
 from model.types import HeadKind, TextFeatures, VideoFeatures
-from model.video_text_model import ServedModel
 from tests.unit.model.small import small_network_of
 
 MEMBERS: list[tuple[HeadKind, TemporalKind]] = [

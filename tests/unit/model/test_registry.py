@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from model.backbone import build_backbone
-from model.checkpoint import save_checkpoint
+from model.checkpoints.folder import save_checkpoint
+from model.checkpoints.state_file import read_state
 from model.errors import CheckpointMismatch, DeviceUnavailable, UnknownModel, WeightsUnavailable
 from model.registry import build_spec, find_device, load_model, load_network
-from model.state_file import read_state
-from model.video_text_model import ServedModel
+from model.served_model import ServedModel
 from tests.unit.model.small import small_network
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoint import config_of, save_checkpoint
+from model.checkpoints.folder import config_of, save_checkpoint
 from model.datasets.frames import FrameReader
 from model.datasets.records import Clip
 from model.errors import DatasetError, InvalidTraining, ModelError, TrainingDiverged, TrainingError, UnknownModel

@@ -14,13 +14,13 @@ from open_clip import factory
 from safetensors.torch import load_file, safe_open, save_file
 
 from model.backbone import build_backbone
-from model.checkpoint import config_of, save_checkpoint
+from model.checkpoints.export import is_trivial, without_head
+from model.checkpoints.folder import config_of, save_checkpoint
+from model.checkpoints.hugging_face import hf_config
 from model.errors import CheckpointMismatch, UnknownModel, VidgrainError, WeightsUnavailable
-from model.export import is_trivial, without_head
 from model.heads.clip2video import Clip2VideoConfig
 from model.heads.multi_grained import GrainOptions
 from model.heads.tight import TightHead
-from model.layouts_hf import hf_config
 from model.networks import Clip2VideoNetwork, Network, PooledNetwork, TightNetwork, XClipNetwork
 from model.registry import load_network
 from model.temporal import TemporalKind, build_temporal
@@ -28,8 +28,8 @@ from model.types import HeadKind
 from service.cli.convert import TARGETS, Target, convert
 from service.cli.main import main
 from service.settings import InvalidSettings
+from tests.unit.model.checkpoints.torchscript_files import save_archive, small_clip
 from tests.unit.model.small import VOCAB_SIZE, small_network_of, write_merges
-from tests.unit.model.torchscript_files import save_archive, small_clip
 
 # heads 64 wide and QuickGELU, as the papers' code takes for granted
 PLAIN: dict[str, Any] = {

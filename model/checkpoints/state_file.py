@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from model.checkpoints.torchscript import MAX_SHARING, is_torchscript, read_torchscript
 from model.errors import WeightsUnavailable
-from model.torchscript import MAX_SHARING, is_torchscript, read_torchscript
 
 # how PyTorch's reader fails on a damaged pickle
 DAMAGED = (

@@ -15,13 +15,13 @@ from typing import Any
 
 from torch import Tensor
 
-from model.checkpoint import CONFIG_FILE, MERGES_FILE
+from model.checkpoints.folder import CONFIG_FILE, MERGES_FILE
+from model.checkpoints.hugging_face import MODEL_TYPES, TowerOptions, tower_options
+from model.checkpoints.layouts import Layout, layout_of, merge_towers, to_official, tower_config
+from model.checkpoints.pixels import from_hugging_face, from_open_clip
+from model.checkpoints.state_file import read_state
 from model.errors import CheckpointMismatch, WeightsUnavailable
-from model.layouts import Layout, layout_of, merge_towers, to_official, tower_config
-from model.layouts_hf import MODEL_TYPES, TowerOptions, tower_options
 from model.preprocess import Preprocess
-from model.published_pixels import from_hugging_face, from_open_clip
-from model.state_file import read_state
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 CLIP_VOCAB_SIZE = 49408

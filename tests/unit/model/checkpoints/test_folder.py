@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.checkpoint import (
+from model.checkpoints.folder import (
     MIXING_KEYS,
     CheckpointConfig,
     TemporalConfig,
@@ -19,9 +19,9 @@ from model.checkpoint import (
     read_config,
     save_checkpoint,
 )
+from model.checkpoints.state_file import read_state
 from model.errors import CheckpointMismatch
 from model.registry import load_network
-from model.state_file import read_state
 from model.temporal import TemporalKind
 from tests.unit.model.small import small_network
 

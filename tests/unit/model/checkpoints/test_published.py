@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save_file
 
 from model.backbone import Backbone, build_backbone
+from model.checkpoints.hugging_face import hf_config
+from model.checkpoints.layouts import from_official
+from model.checkpoints.published import open_clip_weights, read_open_clip, read_published
 from model.errors import CheckpointMismatch, TokenizerUnavailable, UnknownModel, VidgrainError
-from model.layouts import from_official
-from model.layouts_hf import hf_config
 from model.networks import MaskReading
 from model.preprocess import Preprocess
-from model.published import open_clip_weights, read_open_clip, read_published
 from model.registry import load_model, load_network
 from tests.unit.model.small import small_config, write_merges
 

@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.errors import CheckpointMismatch
-from model.layout_names import PASSED_OVER, passed_over
-from model.layouts import (
+from model.checkpoints.hugging_face import hf_config, hf_names, openai_name, tower_options
+from model.checkpoints.layouts import (
     CLIP_LOGIT_SCALE,
     LAYOUTS,
     Layout,
@@ -28,7 +27,8 @@ from model.layouts import (
     towers_only,
     unwrapped,
 )
-from model.layouts_hf import hf_config, hf_names, openai_name, tower_options
+from model.checkpoints.names import PASSED_OVER, passed_over
+from model.errors import CheckpointMismatch
 from tests.support.hf_clip import frame_embeddings, word_embeddings
 
 # no two sizes are the same, so that a tensor the wrong way round is seen

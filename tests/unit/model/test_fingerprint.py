@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from model.spec import fingerprint
+from model.fingerprint import fingerprint
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(1.5)}
 CONFIG = {"num_words": 8, "temporal": {"kind": "mean"}}

@@ -2,7 +2,7 @@
 
 "official" is the hub: `clip.` + OpenAI's name for the towers, bare names for temporal encoder and head, as X-CLIP,
 CLIP4Clip and CLIP2Video save them. "openai" holds OpenAI's names and three sizes; "open_clip" the same names without
-the sizes, or with `text.` before those of the text tower; "hugging_face" is model/layouts_hf.py.
+the sizes, or with `text.` before those of the text tower; "hugging_face" is model/checkpoints/hugging_face.py.
 Pure functions of names and tensors: no file is read, no network built. What a layout doesn't know is an error.
 """
 
@@ -15,9 +15,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from model import layouts_hf
-from model.errors import CheckpointMismatch
-from model.layout_names import (
+from model.checkpoints import hugging_face
+from model.checkpoints.names import (
     IMAGE,
     IMAGE_BLOCKS,
     LOGIT_SCALE,
@@ -32,6 +31,7 @@ from model.layout_names import (
     tower_of,
     wanted_tower_names,
 )
+from model.errors import CheckpointMismatch
 
 Layout = Literal["official", "openai", "open_clip", "hugging_face"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -77,7 +77,7 @@ def from_official(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tens
             "Leave the head behind (towers only), or choose the layout 'official'.",
         )
     if layout == "hugging_face":
-        return layouts_hf.to_hf(towers)
+        return hugging_face.to_hf(towers)
     if layout == "openai":
         shape = tower_config(state, vision_heads=1, text_heads=1)
         numbers = (
@@ -182,7 +182,7 @@ def _read(state: Mapping[str, Any]) -> tuple[Layout, dict[str, Tensor]]:
 
 def _unknown(layout: Layout, given: Mapping[str, Tensor]) -> list[str]:
     if layout == "hugging_face":
-        return [name for name in given if layouts_hf.openai_name(name) is None]
+        return [name for name in given if hugging_face.openai_name(name) is None]
     names = _openai_names(layout, given)
     sees = is_vit([ours for ours in names.values() if ours])
     known = {name for name, ours in names.items() if ours and is_tower(ours, is_vit=sees)}
@@ -204,7 +204,7 @@ def _halves(state: Mapping[str, Any]) -> tuple[Layout, dict[str, Tensor], dict[s
     layout, given = _read(state)
     heads: dict[str, Tensor] = {}
     if layout == "hugging_face":
-        towers = {LOGIT_SCALE: torch.tensor(CLIP_LOGIT_SCALE)} | layouts_hf.from_hf(given)
+        towers = {LOGIT_SCALE: torch.tensor(CLIP_LOGIT_SCALE)} | hugging_face.from_hf(given)
     else:
         names = _openai_names(layout, given)
         towers = {ours: given[name] for name, ours in names.items() if ours}
@@ -227,7 +227,7 @@ def _check_complete(towers: Mapping[str, Tensor], layout: Layout) -> None:
     if missing:
         prefix = TOWERS_PREFIX if layout == "official" else ""
         is_hf = layout == "hugging_face"
-        names = [theirs for name in missing for theirs in (layouts_hf.hf_names(name) if is_hf else [prefix + name])]
+        names = [theirs for name in missing for theirs in (hugging_face.hf_names(name) if is_hf else [prefix + name])]
         raise CheckpointMismatch(f"{len(names)} keys are missing: {_some(names)}.")
 
 

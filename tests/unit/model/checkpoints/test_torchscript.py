@@ -17,14 +17,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from model import torchscript
+from model.checkpoints import torchscript
+from model.checkpoints.layouts import layout_of, to_official
+from model.checkpoints.state_file import read_state
+from model.checkpoints.torchscript import is_torchscript, read_torchscript
 from model.errors import CheckpointMismatch, WeightsUnavailable
-from model.layouts import layout_of, to_official
 from model.registry import load_network
-from model.state_file import read_state
-from model.torchscript import is_torchscript, read_torchscript
-from tests.unit.model.small import VOCAB_SIZE, write_merges
-from tests.unit.model.torchscript_files import (
+from tests.unit.model.checkpoints.torchscript_files import (
     archive_of,
     module,
     named,
@@ -36,6 +35,7 @@ from tests.unit.model.torchscript_files import (
     text,
     whole,
 )
+from tests.unit.model.small import VOCAB_SIZE, write_merges
 
 VIT: dict[str, Any] = {
     "embed_dim": 32,

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.checkpoint import CheckpointConfig, TightConfig, config_of, config_of_state, file_key
+from model.checkpoints.folder import CheckpointConfig, TightConfig, config_of, config_of_state, file_key
+from model.checkpoints.hugging_face import hf_config, tower_options
+from model.checkpoints.layouts import Layout, from_official, head_names, tower_config, towers_only
+from model.checkpoints.pixels import from_hugging_face, to_hugging_face
 from model.errors import CheckpointMismatch
 from model.heads.clip2video import CORRECTED, Clip2VideoConfig
-from model.layouts import Layout, from_official, head_names, tower_config, towers_only
-from model.layouts_hf import hf_config, tower_options
 from model.networks import Network, PooledNetwork, XClipNetwork
 from model.preprocess import Preprocess
-from model.published_pixels import from_hugging_face, to_hugging_face
 from model.temporal import MeanTemporal
 
 _UNSAID = {"head_width": 64, "mlp_ratio": 4.0}

@@ -16,8 +16,8 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from model.checkpoints.names import IMAGE_BLOCKS, TEXT_BLOCKS
 from model.errors import CheckpointMismatch
-from model.layout_names import IMAGE_BLOCKS, TEXT_BLOCKS
 
 PREFIXES = ("text_model.", "vision_model.", "text_projection.", "visual_projection.")
 

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import state_file
+from model.checkpoints import state_file
+from model.checkpoints.state_file import read_state
 from model.errors import WeightsUnavailable
-from model.state_file import read_state
 
 STATE = {"a.weight": torch.arange(12.0).reshape(3, 4).half(), "a.bias": torch.ones(3), "count": torch.tensor(7)}
 

@@ -11,9 +11,9 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from PIL import Image
 
+from model.checkpoints.pixels import from_hugging_face, from_open_clip, to_hugging_face
 from model.errors import CheckpointMismatch
 from model.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
-from model.published_pixels import from_hugging_face, from_open_clip, to_hugging_face
 
 # as the transformers library writes it for CLIP, in its older and its newer form
 OLDER: dict[str, Any] = {
