@@ -1,7 +1,7 @@
 """From a video's file to its features: check the file, probe, plan segments, read frames, encode.
 
-The next batch is decoded in a thread of its own while the model encodes the present one. Knows no database: the worker
-publishes what comes out of here. Numbers leave the model as float32 tensors and this file as float16 arrays.
+The next batch is decoded in a thread of its own while the model encodes the present one. It knows no database: the
+worker publishes the features. They leave the model as float32 tensors and this file as float16 arrays.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from indexer.files import digest
 from indexer.records import Frames, JobStage, MediaInfo, SegmentFeatures, SegmentPlan, Video
 from indexer.segments import plan_segments
 from model.read_ahead import read_ahead
+from model.resize import FrameResize
 from model.types import VideoTextModel
 
 Progress = Callable[[JobStage, int, int], None]
-"""Told (stage, segments done, segments in all) between batches. It may raise to stop the work."""
+"""Called with (stage, segments done, segments in all) between batches; it may raise to stop the work."""
 
 
 class FrameSource(Protocol):
@@ -33,20 +34,23 @@ class FrameSource(Protocol):
         """What the file holds. Raises: MediaError."""
         ...
 
-    def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
-        """The frames shown at these instants. Raises: MediaError."""
+    def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
+        """The frames shown at these instants, resized where they are decoded. Raises: MediaError."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineConfig:
-    """max_segment_s: longest segment. batch_segments and batch_bytes bound what is decoded at once (raw pixels of one
-    batch; two are in memory). max_video_s: longer videos are refused."""
+    """How a video is cut up, and how much of it is in memory at once."""
 
     max_segment_s: float = 16.0
+    """Longest segment."""
     batch_segments: int = 8
+    """Segments encoded in one call of the model."""
     batch_bytes: int = 256 * 2**20
+    """Resized pixels of one batch; two batches are in memory."""
     max_video_s: float = 4 * 3600.0
+    """Longer videos are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,15 @@ class IndexedVideo:
     """A video's features, ready to be published."""
 
     media: MediaInfo
+    """What the file holds."""
     segments: tuple[SegmentFeatures, ...]
+    """Its segments in order of time."""
 
 
 def index_video(
     video: Video, source: FrameSource, model: VideoTextModel, config: PipelineConfig, on_progress: Progress
 ) -> IndexedVideo:
-    """The features of the content that was added; never those of other content that took its place.
+    """The features of the content that was added, never those of other content that has replaced it.
 
     Raises: FileMissing, FileChanged, VideoTooLong, other MediaErrors of `source`, and whatever `on_progress` raises.
     """
@@ -75,8 +81,8 @@ def index_video(
     plans = plan_segments(media.duration_s, model.spec.num_frames, config.max_segment_s)
     segments: list[SegmentFeatures] = []
     on_progress("encode", 0, len(plans))
-    batches = cut_batches(plans, media, config.batch_segments, config.batch_bytes)
-    with closing(_decoded_ahead(video.path, source, batches)) as decoded:
+    batches = cut_batches(plans, model.resize, config.batch_segments, config.batch_bytes)
+    with closing(_decoded_ahead(video.path, source, batches, model.resize)) as decoded:
         for batch, frames in decoded:
             segments += encode_batch(batch, frames, model)
             on_progress("encode", len(segments), len(plans))
@@ -102,7 +108,7 @@ def check_content(video: Video) -> tuple[int, ...]:
 def encode_batch(
     plans: Sequence[SegmentPlan], frames: Sequence[Frames], model: VideoTextModel
 ) -> list[SegmentFeatures]:
-    """Encode the frames of V segments in one call of the model; padded slots are left out of the answer."""
+    """Encode the frames of V segments in one call of the model; padded slots are left out."""
     encoded = model.encode_video([part.pixels for part in frames])
     pooled_VD = encoded.pooled.detach().float().cpu().numpy().astype(np.float16)
     frames_VFD = encoded.frames.detach().float().cpu().numpy().astype(np.float16)
@@ -120,17 +126,17 @@ def encode_batch(
 
 
 def cut_batches(
-    plans: Sequence[SegmentPlan], media: MediaInfo, batch_segments: int, batch_bytes: int
+    plans: Sequence[SegmentPlan], resize: FrameResize, batch_segments: int, batch_bytes: int
 ) -> Iterator[Sequence[SegmentPlan]]:
-    """Runs of segments whose pixels fit the limits; at least one segment each."""
-    segment_bytes = max(1, media.width * media.height * 3 * max(len(plan.instants_s) for plan in plans))
+    """Runs of segments whose resized pixels fit the limits; at least one segment each."""
+    segment_bytes = resize.image_size**2 * 3 * max(len(plan.instants_s) for plan in plans)
     size = max(1, min(batch_segments, batch_bytes // segment_bytes))
     for start in range(0, len(plans), size):
         yield plans[start : start + size]
 
 
 def _decoded_ahead(
-    path: Path, source: FrameSource, batches: Iterable[Sequence[SegmentPlan]]
+    path: Path, source: FrameSource, batches: Iterable[Sequence[SegmentPlan]], resize: FrameResize
 ) -> Generator[tuple[Sequence[SegmentPlan], list[Frames]], None, None]:
     """Each batch with its frames; as many segments as a batch has are decoded while the caller works on it.
 
@@ -138,7 +144,7 @@ def _decoded_ahead(
     """
 
     def read(plan: SegmentPlan) -> Frames:
-        frames = source.read_frames(path, plan.instants_s)
+        frames = source.read_frames(path, plan.instants_s, resize)
         if not len(frames.pixels):
             raise VideoUndecodable(
                 f"No frame could be read between {plan.start_s:.2f} s and {plan.end_s:.2f} s.", path=path

@@ -1,7 +1,7 @@
 """How a clip becomes a query: read from a file like a video that is indexed, or taken from the stored features of one.
 
 Letters: Q segments of the clip, F frame slots, D width of frames, P width of pooled vectors.
-It knows decoding (through the sandbox), segments and the waist of the model; it knows no catalogue and no index.
+It knows a source of frames, segments and the model's interface; it knows no catalogue and no index.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import torch
 from torch.nn.functional import normalize
 
 from indexer.errors import InvalidQuery, VideoTooLong
-from indexer.media.sandbox import DecodeSandbox
-from indexer.pipeline import cut_batches
+from indexer.pipeline import FrameSource, cut_batches
 from indexer.records import StoredSegment
 from indexer.segments import plan_segments
 from model.types import VideoFeatures, VideoTextModel
 
 SEGMENTS_PER_BATCH = 8
+"""Segments decoded before they are encoded."""
 BYTES_PER_BATCH = 256 * 2**20
-"""Segments decoded before they are encoded, and bytes of their pixels: a small file may hold very large pictures."""
+"""Bytes of their resized pixels."""
 
 
 def checked_range(start_s: float | None, end_s: float | None, duration_s: float) -> tuple[float, float]:
@@ -42,7 +42,7 @@ def checked_range(start_s: float | None, end_s: float | None, duration_s: float)
 
 def clip_features(
     path: Path,
-    sandbox: DecodeSandbox,
+    source: FrameSource,
     model: VideoTextModel,
     *,
     start_s: float | None = None,
@@ -54,7 +54,7 @@ def clip_features(
 
     Returns: features of Q segments. Raises: InvalidQuery for an empty range, VideoTooLong past max_clip_s, MediaError.
     """
-    media = sandbox.probe(path)
+    media = source.probe(path)
     start, end = checked_range(start_s, end_s, media.duration_s)
     if end - start > max_clip_s:
         raise VideoTooLong(
@@ -64,8 +64,8 @@ def clip_features(
         )
     plans = plan_segments(end - start, model.spec.num_frames, max_segment_s)
     found: list[VideoFeatures] = []
-    for batch in cut_batches(plans, media, SEGMENTS_PER_BATCH, BYTES_PER_BATCH):
-        read = [sandbox.read_frames(path, [start + t for t in plan.instants_s]) for plan in batch]
+    for batch in cut_batches(plans, model.resize, SEGMENTS_PER_BATCH, BYTES_PER_BATCH):
+        read = [source.read_frames(path, [start + t for t in plan.instants_s], model.resize) for plan in batch]
         found.append(model.encode_video([frames.pixels for frames in read]))
     return VideoFeatures(
         torch.cat([features.pooled for features in found]),
@@ -79,9 +79,9 @@ def stored_features(
 ) -> VideoFeatures | None:
     """Stored segments as a query, float32 on `device`; None if no stored frame lies in [start_s, end_s).
 
-    A segment that the range cuts keeps the frames inside; its pooled embedding is then their normalised mean, which for
-    a model with a temporal encoder is near to, but not, what encoding the range would give. Where pooled vectors aren't
-    of the frames' width (CLIP2Video: two side by side) no mean can stand for them, and the segment's own is kept: such
+    A segment that the range cuts keeps the frames inside; its pooled embedding is then their normalised mean, which
+    with a temporal encoder is close to what encoding the range would give, but not equal. Where pooled vectors and
+    frames differ in width (CLIP2Video: two side by side) no mean can replace them, and the segment keeps its own: such
     a range is compared by the whole of the segments that it touches.
     """
     cut = [part for segment in segments if (part := _cut(segment, start_s, end_s)) is not None]

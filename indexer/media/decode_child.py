@@ -50,6 +50,7 @@ def main(argv: list[str]) -> int:
 
 def _serve(media: Any, request: dict[str, Any]) -> tuple[dict[str, Any], memoryview]:
     from indexer.errors import IndexerError
+    from model.resize import FrameResize
 
     path, decoder = Path(request["path"]), request["decoder"]
     try:
@@ -57,7 +58,8 @@ def _serve(media: Any, request: dict[str, Any]) -> tuple[dict[str, Any], memoryv
             return {"media": asdict(media.probe(path, decoder))}, NOTHING
         if request["verb"] == "thumbnail":
             return {}, memoryview(media.thumbnail(path, request["at_s"], request["max_side"], decoder))
-        frames = media.read_frames(path, request["instants_s"], decoder)
+        resize = FrameResize.from_dict(request["resize"]) if request["resize"] else None
+        frames = media.read_frames(path, request["instants_s"], decoder, resize=resize)
     except IndexerError as error:
         return {"error": error.code, "message": error.message, "hint": error.hint}, NOTHING
     except ValueError as error:

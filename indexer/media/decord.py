@@ -18,6 +18,7 @@ import numpy as np
 
 from indexer.errors import BackendMissing, VideoUndecodable
 from indexer.records import Frames
+from model.resize import FrameResize
 
 MIN_SIDE = 5
 """Least width and height: with a smaller side, decord takes that side for the number of channels."""
@@ -70,7 +71,9 @@ def require_decord(timeline: Timeline) -> Any:
     return decord
 
 
-def read_with_decord(path: Path, timeline: Timeline, targets: Sequence[int]) -> Frames:
+def read_with_decord(
+    path: Path, timeline: Timeline, targets: Sequence[int], resize: FrameResize | None = None
+) -> Frames:
     """The frames shown at targets (ticks); decord turns them upright itself. Raises: as require_decord."""
     decord = require_decord(timeline)
     stamps, num_packets = timeline.packet_times()
@@ -85,7 +88,8 @@ def read_with_decord(path: Path, timeline: Timeline, targets: Sequence[int]) -> 
         for i in range(wanted[-1] + 1):
             frame = reader.next()
             if i in wanted:
-                pixels.append(frame.asnumpy())
+                picture = frame.asnumpy()
+                pixels.append(picture if resize is None else resize(picture[None])[0])
     except (decord.DECORDError, RuntimeError, StopIteration) as error:
         raise VideoUndecodable("decord can't decode the video stream.", USE_PYAV) from error
     times_s = np.array([timeline.seconds(stamps[i] - timeline.base) for i in wanted], dtype=np.float64)

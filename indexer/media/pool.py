@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from indexer.media.sandbox import DecodeSandbox, SandboxLimits
 from indexer.records import Frames, MediaInfo
+from model.resize import FrameResize
 
 if TYPE_CHECKING:
     from indexer.media.reading import Decoder
@@ -36,10 +37,10 @@ class SandboxPool:
         with self._one() as sandbox:
             return sandbox.probe(path)
 
-    def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
+    def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
         """As reading.read_frames."""
         with self._one() as sandbox:
-            return sandbox.read_frames(path, instants_s)
+            return sandbox.read_frames(path, instants_s, resize)
 
     def close(self) -> None:
         """End all children, also in the middle of requests. Harmless when repeated."""

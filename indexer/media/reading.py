@@ -23,6 +23,7 @@ from indexer.media.decord import read_with_decord, require_decord
 from indexer.media.orientation import jpeg, orientation, upright_rgb
 from indexer.media.pyav import Cursor, translated
 from indexer.records import Frames, MediaInfo
+from model.resize import FrameResize
 
 Decoder = Literal["pyav", "decord"]
 
@@ -53,10 +54,17 @@ def probe(path: Path, decoder: Decoder = "pyav", max_pixels: int | None = None) 
 
 
 def read_frames(
-    path: Path, instants_s: Sequence[float], decoder: Decoder = "pyav", max_pixels: int | None = None
+    path: Path,
+    instants_s: Sequence[float],
+    decoder: Decoder = "pyav",
+    max_pixels: int | None = None,
+    *,
+    resize: FrameResize | None = None,
 ) -> Frames:
     """The frame shown at each instant (seconds from the first frame), upright sRGB; one frame is given once.
 
+    resize: what a model does to frames first; each is resized as it is decoded, so that large pictures never stand
+    side by side.
     Raises: UnsupportedMedia, VideoUndecodable (also where the frames near an instant are damaged, or a third of all
     instants fall on damage), VideoTooLong, BackendMissing; ValueError for no instants, or one that is no time.
     """
@@ -64,7 +72,9 @@ def read_frames(
         raise ValueError(f"instants must be finite, not negative and at least one: {list(instants_s)[:5]}")
     with translated(path), closing(Cursor(path, max_pixels)) as cursor:
         targets = sorted({cursor.base + cursor.ticks(t) for t in instants_s})
-        return read_with_decord(path, cursor, targets) if decoder == "decord" else _gather(cursor, targets)
+        if decoder == "decord":
+            return read_with_decord(path, cursor, targets, resize)
+        return _gather(cursor, targets, resize)
 
 
 def thumbnail(
@@ -74,8 +84,9 @@ def thumbnail(
     return jpeg(read_frames(path, [max(0.0, at_s)], decoder, max_pixels).pixels[0], max_side)
 
 
-def _gather(cursor: Cursor, targets: Sequence[int]) -> Frames:
+def _gather(cursor: Cursor, targets: Sequence[int], resize: FrameResize | None) -> Frames:
     size: tuple[int, int] | None = None
+    shape: tuple[int, ...] | None = None
     times: list[int] = []
     pixels: list[NDArray[np.uint8]] = []
     num_stale = 0
@@ -88,9 +99,11 @@ def _gather(cursor: Cursor, targets: Sequence[int]) -> Frames:
             )
         if not times or picture.pts > times[-1]:
             size = size or (picture.frame.width, picture.frame.height)
+            upright = upright_rgb(picture.frame, size)
+            shape = shape or upright.shape
+            if upright.shape != shape:
+                raise VideoUndecodable("The stream changes its orientation midway.")
             times.append(picture.pts)
-            pixels.append(upright_rgb(picture.frame, size))
-    if any(p.shape != pixels[0].shape for p in pixels):
-        raise VideoUndecodable("The stream changes its orientation midway.")
+            pixels.append(upright if resize is None else resize(upright[None])[0])
     times_s = np.array([cursor.seconds(pts - cursor.base) for pts in times], dtype=np.float64)
     return Frames(np.stack(pixels), times_s)

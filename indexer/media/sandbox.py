@@ -40,6 +40,7 @@ from indexer.errors import (
 )
 from indexer.media.decode_child import EXIT_MEMORY
 from indexer.records import Frames, MediaInfo
+from model.resize import FrameResize
 
 if TYPE_CHECKING:
     from indexer.media.reading import Decoder
@@ -82,9 +83,11 @@ class DecodeSandbox:
         header, _ = self._ask({"verb": "probe"}, path)
         return MediaInfo(**header["media"])
 
-    def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
-        """As reading.read_frames."""
-        header, payload = self._ask({"verb": "read_frames", "instants_s": [float(t) for t in instants_s]}, path)
+    def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
+        """As reading.read_frames. Resized in the child, 12 frames of 1080p come as 1.8 MB in place of 75."""
+        instants = [float(t) for t in instants_s]
+        request = {"verb": "read_frames", "instants_s": instants, "resize": resize and resize.as_dict()}
+        header, payload = self._ask(request, path)
         pixels = np.frombuffer(payload, dtype=np.uint8).reshape(header["shape"])
         return Frames(pixels, np.array(header["times_s"], dtype=np.float64))
 

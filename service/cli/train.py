@@ -18,11 +18,11 @@ from indexer.media.pool import SandboxPool
 from indexer.media.sandbox import SandboxLimits
 from model.datasets.frames import FrameReader, FrameRule
 from model.errors import InvalidTraining
+from model.resize import FrameResize
 from model.training.config import TrainConfig
 from model.training.run import run_training
 from model.training.saved import RunFolder
 from model.training.trainer import Outcome
-from model.types import Pixels
 from service.settings import Settings
 
 NAMES_SHOWN = 10
@@ -46,7 +46,7 @@ def train(settings: Settings, config: TrainConfig, say: Callable[[str], None], *
     limits = SandboxLimits(settings.decode_timeout_s, settings.decode_memory_bytes)
     with SandboxPool(config.run.workers, settings.decoder, limits) as sandboxes, _asked_to_stop() as stop:
 
-        def make_reader(rule: FrameRule, resize: Callable[[Pixels], Pixels]) -> FrameReader:
+        def make_reader(rule: FrameRule, resize: FrameResize) -> FrameReader:
             return ClipFrames(sandboxes, rule, resize=resize)
 
         def listen(line: Mapping[str, Any]) -> None:

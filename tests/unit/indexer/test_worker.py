@@ -14,6 +14,7 @@ from indexer.errors import CatalogueBusy, DecodeInterrupted, ModelMismatch, Sand
 from indexer.pipeline import PipelineConfig
 from indexer.records import AddResult, Frames, Job, MediaInfo, SegmentFeatures
 from indexer.worker import Worker, WorkerConfig
+from model.resize import FrameResize
 from model.types import Pixels, VideoFeatures
 from tests.support.catalogues import Clock
 from tests.support.fake_sandbox import FakeSandbox, write_fake_video
@@ -61,9 +62,9 @@ class Hooked(FakeSandbox):
         super().__init__()
         self._before = before
 
-    def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
+    def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
         self._before()
-        return super().read_frames(path, instants_s)
+        return super().read_frames(path, instants_s, resize)
 
 
 def test_a_video_is_indexed(catalogue: Catalogue, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

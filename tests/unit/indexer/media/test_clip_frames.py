@@ -17,7 +17,7 @@ from model.datasets.frames import FrameReader, FrameRule
 from model.datasets.load import find_videos, load_split
 from model.datasets.records import Clip
 from model.errors import ClipUnreadable
-from model.preprocess import Preprocess
+from model.resize import FrameResize
 from model.sampling import clip2video_frames, clip4clip_frames
 from model.types import Pixels
 from tests.support.annotations import COLOURS, write_annotations, write_videos
@@ -95,23 +95,20 @@ def test_didemo_asks_for_more_than_there_is(sandbox: Callable[[], DecodeSandbox]
     assert numbers(ClipFrames(sandbox(), CLIP4CLIP)(path, clip, 64)) == [0, 25, 50]
 
 
-def test_frames_resized_in_batches_are_those_resized_at_once(
-    sandbox: Callable[[], DecodeSandbox], tmp_path: Path
-) -> None:
+def test_frames_are_resized_where_they_are_decoded(sandbox: Callable[[], DecodeSandbox], tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", numbered_frames(100), 25)
-    resize = Preprocess(image_size=32).resize
-    whole = ClipFrames(sandbox(), FrameRule())(path, WHOLE, 10)
-    small = ClipFrames(sandbox(), FrameRule(), resize, batch_bytes=192 * 128 * 3 * 3)(path, WHOLE, 10)
-    assert whole.shape == (10, 128, 192, 3) and np.array_equal(small, resize(whole))
-    assert np.array_equal(Preprocess(image_size=32).resize(small), small)
+    resize = FrameResize(32)
+    for rule in (FrameRule(), CLIP4CLIP):
+        whole = ClipFrames(sandbox(), rule)(path, WHOLE, 10)
+        small = ClipFrames(sandbox(), rule, resize)(path, WHOLE, 10)
+        assert whole.shape[1:] == (128, 192, 3) and np.array_equal(small, resize(whole))
 
 
 def test_a_long_picture_stands_once_as_it_is_served_and_again_officially(
     sandbox: Callable[[], DecodeSandbox], tmp_path: Path
 ) -> None:
     path = write_clip(tmp_path / "a.mp4", numbered_frames(6), 2)
-    one_by_one = ClipFrames(sandbox(), FrameRule(), lambda pixels: pixels, batch_bytes=1)
-    assert numbers(one_by_one(path, WHOLE, 12)) == list(range(6))
+    assert numbers(ClipFrames(sandbox(), FrameRule())(path, WHOLE, 12)) == list(range(6))
     every = numbers(ClipFrames(sandbox(), FrameRule("clip2video"))(path, WHOLE, 15))
     assert every == [(2 * k + 1) // 5 for k in range(15)]
 
@@ -168,11 +165,11 @@ def test_a_shutdown_is_not_blamed_on_the_clip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("num_kills", "is_read"), [(1, True), (2, False)])
 def test_a_killed_decoder_costs_another_try(num_kills: int, is_read: bool, tmp_path: Path) -> None:
     class Killed(FakeSandbox):
-        def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
+        def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
             if self.calls.count("read_frames") < num_kills:
                 self.calls.append("read_frames")
                 raise DecodeInterrupted("The decoder was killed from outside (signal SIGKILL).", path=path)
-            return super().read_frames(path, instants_s)
+            return super().read_frames(path, instants_s, resize)
 
     reader = ClipFrames(Killed(), CLIP4CLIP)
     path = write_fake_video(tmp_path / "v", 3.0, "red")
