@@ -14,6 +14,7 @@ IndexerError (of model.errors.VidgrainError)
 ├── StorageFull             storage_full          no room left on the disk                 (retryable)
 ├── BackendMissing          backend_missing       FAISS or a decoder isn't installed
 ├── SandboxClosed           sandbox_closed        decoding was stopped by a shutdown       (retryable)
+├── DecodeBusy              decode_busy           all decoders are at work and enough wait (retryable)
 ├── DecodeInterrupted       decode_interrupted    the decoder's process was killed from outside (retryable)
 └── MediaError
     ├── UnsupportedMedia    unsupported_media     no video stream, or not a media file at all
@@ -26,6 +27,8 @@ IndexerError (of model.errors.VidgrainError)
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from model.errors import VidgrainError
 
@@ -115,6 +118,18 @@ class SandboxClosed(IndexerError):
 
     code = "sandbox_closed"
     is_retryable = True
+
+
+class DecodeBusy(IndexerError):
+    """All decoders are at work, and enough requests wait for one."""
+
+    code = "decode_busy"
+    is_retryable = True
+
+    def __init__(self, message: str, hint: str = "Try again in a moment.", *, path: Path | None = None) -> None:
+        super().__init__(message, hint, path=path)
+        self.retry_after_s = 5
+        """Seconds after which it makes sense to ask again."""
 
 
 class DecodeInterrupted(IndexerError):

@@ -23,6 +23,7 @@ from indexer.catalogue.rows import storable
 from indexer.errors import CatalogueUnreadable, FileMissing, InvalidQuery
 from indexer.files import digest, existing, total_bytes
 from indexer.locks import FolderLock
+from indexer.media.pool import THUMBNAIL_LANE, DecodePool, clip_lane
 from indexer.media.sandbox import DecodeSandbox, SandboxLimits
 from indexer.media.thumbnails import Thumbnails
 from indexer.pipeline import PipelineConfig
@@ -54,12 +55,16 @@ THUMBNAILS_FOLDER = "thumbnails"
 
 @dataclass(frozen=True, slots=True)
 class IndexConfig:
-    """How an index decodes and works. decode_*: limits of one decoding request; max_query_s: of a clip that is searched
-    with; lease_s, heartbeat_s, poll_s: of this index's worker; max_attempts of a job; thumbnail_side in pixels."""
+    """How an index decodes and works. decode_*: limits of one decoding request; decode_children: processes that decode
+    clip queries and thumbnails; query_decode_s: of one clip query in all, and how long it waits for a child;
+    max_query_s: of a clip that is searched with; lease_s, heartbeat_s, poll_s: of this index's worker; max_attempts of
+    a job; thumbnail_side in pixels."""
 
     decoder: Decoder = "pyav"
     decode_timeout_s: float = 60.0
     decode_memory_bytes: int = 4 * 2**30
+    decode_children: int = 3
+    query_decode_s: float = 30.0
     max_segment_s: float = 16.0
     max_video_s: float = 4 * 3600.0
     max_query_s: float = 600.0
@@ -83,7 +88,9 @@ class VideoIndex:
         self.config = config
         self._catalogue = catalogue
         self._vectors = vectors
-        self._sandbox = self._new_sandbox()
+        self._pool = DecodePool(config.decode_children, config.decoder, self._decode_limits())
+        self._clips = self._pool.lane(clip_lane(config.decode_children, config.query_decode_s))
+        self._pictures = self._pool.lane(THUMBNAIL_LANE)
         self._worker_sandboxes: list[DecodeSandbox] = []
         self._text_lock = threading.Lock()  # some tokenizers can't be used by two threads at once
         self._files_lock = FolderLock(folder)
@@ -119,7 +126,7 @@ class VideoIndex:
     def close(self) -> None:
         """End the decoding processes and close the catalogue. Twice is as good as once."""
         self.stop_decoding()
-        self._sandbox.close()
+        self._pool.close()
         self._catalogue.close()
 
     def __enter__(self) -> VideoIndex:
@@ -232,7 +239,7 @@ class VideoIndex:
     ) -> SearchAnswer:
         """Videos like a clip, or like a range of it. The file isn't kept.
 
-        Raises: InvalidQuery, UnknownScorer, MediaError.
+        Raises: InvalidQuery, UnknownScorer, MediaError, DecodeBusy.
         """
         check_options(options, self.model.spec, is_clip=True)
         started = time.perf_counter()
@@ -249,7 +256,7 @@ class VideoIndex:
         """Videos like one that is indexed, or like a range of it; itself left out unless include_self.
 
         A range so short that no stored frame lies in it is read from the file. Raises: NotFound, InvalidQuery if the
-        video isn't indexed yet or the range is empty, UnknownScorer, MediaError.
+        video isn't indexed yet or the range is empty, UnknownScorer, MediaError, DecodeBusy.
         """
         check_options(options, self.model.spec, is_clip=True)
         started = time.perf_counter()
@@ -290,7 +297,7 @@ class VideoIndex:
 
     def worker(self, owner: str | None = None, wait: Callable[[float], object] | None = None) -> Worker:
         """A worker on this index with a decoding process of its own, which `close` ends."""
-        sandbox = self._new_sandbox()
+        sandbox = DecodeSandbox(self.config.decoder, self._decode_limits())
         self._worker_sandboxes.append(sandbox)
         config = self.config
         pipeline = PipelineConfig(
@@ -317,7 +324,7 @@ class VideoIndex:
     def thumbnail(self, video_id: str, at_s: float) -> Path:
         """A JPEG of the frame shown at a time, clipped to the video; kept for a while (indexer/media/thumbnails.py).
 
-        Raises: NotFound, InvalidQuery for a time that is no number, MediaError.
+        Raises: NotFound, InvalidQuery for a time that is no number, MediaError, DecodeBusy.
         """
         if not math.isfinite(at_s):
             raise InvalidQuery(f"The time {at_s} isn't a finite number.")
@@ -325,9 +332,20 @@ class VideoIndex:
         at_s = max(0.0, at_s if video.media is None else min(at_s, video.media.duration_s))
 
         def make() -> bytes:
-            return self._sandbox.thumbnail(existing(video.path), at_s, self.config.thumbnail_side)
+            with self._pictures.turn() as source:
+                return source.thumbnail(existing(video.path), at_s, self.config.thumbnail_side)
 
         return self._thumbnails.get(video.id, at_s, make)
+
+    @property
+    def num_clip_places(self) -> int:
+        """Clip queries that may run or wait at once; more are refused with DecodeBusy."""
+        return self._clips.num_places
+
+    @property
+    def num_thumbnail_places(self) -> int:
+        """Thumbnails that may be made or wait at once; more are refused with DecodeBusy."""
+        return self._pictures.num_places
 
     def stats(self) -> dict[str, Any]:
         """Counts and sizes: videos, segments, jobs by status, generation, model, fingerprint, bytes, unreadable."""
@@ -371,15 +389,16 @@ class VideoIndex:
         )
 
     def _clip(self, path: Path, start_s: float | None, end_s: float | None) -> VideoFeatures:
-        return clip_features(
-            path,
-            self._sandbox,
-            self.model,
-            start_s=start_s,
-            end_s=end_s,
-            max_segment_s=self.config.max_segment_s,
-            max_clip_s=self.config.max_query_s,
-        )
+        with self._clips.turn() as source:
+            return clip_features(
+                path,
+                source,
+                self.model,
+                start_s=start_s,
+                end_s=end_s,
+                max_segment_s=self.config.max_segment_s,
+                max_clip_s=self.config.max_query_s,
+            )
 
     def _device(self) -> torch.device:
         """Where the model wants its queries; learnt from what it encodes."""
@@ -388,6 +407,5 @@ class VideoIndex:
                 self._model_device = self.model.encode_text(["video"]).sentence.device
         return self._model_device
 
-    def _new_sandbox(self) -> DecodeSandbox:
-        limits = SandboxLimits(timeout_s=self.config.decode_timeout_s, memory_bytes=self.config.decode_memory_bytes)
-        return DecodeSandbox(self.config.decoder, limits)
+    def _decode_limits(self) -> SandboxLimits:
+        return SandboxLimits(timeout_s=self.config.decode_timeout_s, memory_bytes=self.config.decode_memory_bytes)

@@ -160,6 +160,7 @@ STATUSES: dict[type[VidgrainError], tuple[int, str]] = {
     index_errors.CatalogueUnreadable: (500, "The catalogue can't be read"),
     index_errors.StorageFull: (507, "The disk is full"),
     index_errors.BackendMissing: (503, "A library is not installed"),
+    index_errors.DecodeBusy: (503, "All decoders are busy"),
     index_errors.SandboxClosed: (503, "Decoding was stopped"),
     index_errors.DecodeInterrupted: (503, "Decoding was interrupted"),
     index_errors.MediaError: (422, "The video can't be used"),
@@ -178,6 +179,13 @@ PROBLEM_TYPE = "application/problem+json"
 def status_and_title(error: VidgrainError) -> tuple[int, str]:
     """The row of the table for this error: of its class, or of the nearest ancestor."""
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def headers(error: VidgrainError) -> dict[str, str]:
+    """The headers that go with the answer, Retry-After where the error knows when to ask again."""
+    if isinstance(error, index_errors.DecodeBusy):
+        return {"retry-after": str(error.retry_after_s)}
+    return error.headers if isinstance(error, ServiceError) else {}
 
 
 def problem(error: VidgrainError, request_id: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Protocol, cast
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from indexer.index import VideoIndex
@@ -25,7 +26,11 @@ class WatchedWorker(Protocol):
 
 @dataclass(frozen=True)
 class Running:
-    """media_lock: held while an uploaded file and its row are brought together, or taken away together."""
+    """The parts of the service, and the threads that may wait for decoding or for the model.
+
+    Plain handlers share forty threads; those that may wait long have a limit of their own, so that the others are
+    answered whatever is decoded. Each limit is two above what the index lets wait, so that it can refuse at once.
+    """
 
     settings: Settings
     index: VideoIndex
@@ -33,6 +38,17 @@ class Running:
     readiness: Readiness
     worker: WatchedWorker | None
     media_lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while an uploaded file and its row are added together, or removed together."""
+    clip_threads: CapacityLimiter = field(init=False)
+    """Searches with a clip."""
+    thumbnail_threads: CapacityLimiter = field(init=False)
+    """Thumbnails."""
+    readiness_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    """Answers of /readyz."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "clip_threads", CapacityLimiter(self.index.num_clip_places + 2))
+        object.__setattr__(self, "thumbnail_threads", CapacityLimiter(self.index.num_thumbnail_places + 2))
 
     @property
     def incoming(self) -> Path:
@@ -45,7 +61,7 @@ class Running:
         return self.settings.data / "media"
 
 
-def running(request: Request) -> Running:
+async def running(request: Request) -> Running:  # async: takes no thread
     """The service that this request came to. Raises: NotReady before the index is open."""
     found = getattr(request.app.state, "running", None)
     if found is None:
@@ -53,7 +69,7 @@ def running(request: Request) -> Running:
     return cast(Running, found)
 
 
-def prefix(request: Request) -> str:
+async def prefix(request: Request) -> str:  # async: takes no thread
     """What goes before the paths of an answer's links: the proxy's root path, and "/v1" for a request that came so."""
     root: str = request.scope.get("root_path", "")
     path = request.scope["path"].removeprefix(root)

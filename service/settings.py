@@ -72,7 +72,21 @@ class Settings(BaseSettings):
         60.0, gt=0, le=86400, description="Seconds that one decoding request may take before its process is stopped."
     )
     decode_memory_bytes: int = Field(
-        4 * 2**30, ge=256 * 2**20, description="Bytes of memory that the decoding process may use."
+        4 * 2**30, ge=256 * 2**20, description="Bytes of memory that a decoding process may use."
+    )
+    decode_children: int = Field(
+        3,
+        ge=1,
+        le=64,
+        description="Processes that decode clips to search with and thumbnails, each started when it is needed; one is "
+        "left to thumbnails where there are several. An indexing worker has one of its own.",
+    )
+    query_decode_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds of decoding that one clip search may take in all, and that it may wait for a decoding "
+        "process before it is refused with decode_busy.",
     )
     max_video_s: float = Field(
         6 * 3600.0, gt=0, description="Seconds of the longest video accepted; a longer one fails with video_too_long."

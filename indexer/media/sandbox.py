@@ -58,17 +58,19 @@ _ERRORS = {e.code: e for e in (UnsupportedMedia, VideoUndecodable, VideoTooLong,
 
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
-    """timeout_s of one request (the child's start apart); memory_bytes of the child's whole address space."""
+    """What one child may take."""
 
     timeout_s: float = 60.0
+    """Seconds of one request, without the child's start."""
     memory_bytes: int = 4 * 2**30
+    """The child's whole address space."""
 
 
 class DecodeSandbox:
     """probe, read_frames and thumbnail in a child; one request at a time, from any thread.
 
-    Every verb raises what reading.py raises, DecodeTimeout, DecodeCrashed, DecodeInterrupted, and SandboxClosed after
-    close().
+    timeout_s of a verb: less time than the limits allow. Every verb raises what reading.py raises, DecodeTimeout,
+    DecodeCrashed, DecodeInterrupted, and SandboxClosed after close().
     """
 
     def __init__(self, decoder: Decoder = "pyav", limits: SandboxLimits | None = None) -> None:
@@ -78,22 +80,30 @@ class DecodeSandbox:
         self._child: _Child | None = None
         self._is_closed = False
 
-    def probe(self, path: Path) -> MediaInfo:
+    def probe(self, path: Path, *, timeout_s: float | None = None) -> MediaInfo:
         """As reading.probe."""
-        header, _ = self._ask({"verb": "probe"}, path)
+        header, _ = self._ask({"verb": "probe"}, path, timeout_s)
         return MediaInfo(**header["media"])
 
-    def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
+    def read_frames(
+        self,
+        path: Path,
+        instants_s: Sequence[float],
+        resize: FrameResize | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> Frames:
         """As reading.read_frames. Resized in the child, 12 frames of 1080p come as 1.8 MB in place of 75."""
         instants = [float(t) for t in instants_s]
         request = {"verb": "read_frames", "instants_s": instants, "resize": resize and resize.as_dict()}
-        header, payload = self._ask(request, path)
+        header, payload = self._ask(request, path, timeout_s)
         pixels = np.frombuffer(payload, dtype=np.uint8).reshape(header["shape"])
         return Frames(pixels, np.array(header["times_s"], dtype=np.float64))
 
-    def thumbnail(self, path: Path, at_s: float, max_side: int = 320) -> bytes:
+    def thumbnail(self, path: Path, at_s: float, max_side: int = 320, *, timeout_s: float | None = None) -> bytes:
         """As reading.thumbnail."""
-        _, payload = self._ask({"verb": "thumbnail", "at_s": float(at_s), "max_side": max_side}, path)
+        request = {"verb": "thumbnail", "at_s": float(at_s), "max_side": max_side}
+        _, payload = self._ask(request, path, timeout_s)
         return bytes(payload)
 
     @property
@@ -118,30 +128,30 @@ class DecodeSandbox:
     ) -> None:
         self.close()
 
-    def _ask(self, request: dict[str, Any], path: Path) -> tuple[dict[str, Any], bytearray]:
+    def _ask(self, request: dict[str, Any], path: Path, timeout_s: float | None) -> tuple[dict[str, Any], bytearray]:
         line = json.dumps({**request, "path": str(path.absolute()), "decoder": self._decoder}).encode() + b"\n"
+        limit_s = self._limits.timeout_s if timeout_s is None else min(timeout_s, self._limits.timeout_s)
         with self._lock:
             try:
-                header, payload = self._try(line, path)
+                header, payload = self._try(line, path, limit_s)
             except DecodeCrashed:
-                header, payload = self._try(line, path)
+                header, payload = self._try(line, path, limit_s)
         if "error" in header:
             raise _rebuilt(header, path)
         return header, payload
 
-    def _try(self, line: bytes, path: Path) -> tuple[dict[str, Any], bytearray]:
+    def _try(self, line: bytes, path: Path, limit_s: float) -> tuple[dict[str, Any], bytearray]:
         """One request to one child, which is gone if this raises."""
         try:
             child = self._send(line)
-            return child.receive(time.monotonic() + self._limits.timeout_s)
+            return child.receive(time.monotonic() + limit_s)
         except BaseException as error:
             status = self._drop()
             if self._is_closed:
                 raise SandboxClosed("Decoding was stopped: the sandbox is closed.") from error
             if isinstance(error, TimeoutError):
-                raise DecodeTimeout(
-                    f"Decoding took longer than {self._limits.timeout_s:g} s and was stopped.", path=path
-                ) from error
+                text = f"Decoding took longer than {limit_s:g} s and was stopped."
+                raise DecodeTimeout(text, path=path) from error
             if isinstance(error, _ChildGone):
                 raise self._ended(path, status, error.tail) from error
             raise

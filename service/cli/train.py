@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from indexer.media.clip_frames import ClipFrames
-from indexer.media.pool import SandboxPool
+from indexer.media.pool import DecodePool
 from indexer.media.sandbox import SandboxLimits
 from model.datasets.frames import FrameReader, FrameRule
 from model.errors import InvalidTraining
@@ -44,7 +44,7 @@ def train(settings: Settings, config: TrainConfig, say: Callable[[str], None], *
         torch.set_num_threads(settings.torch_threads)
     folder = RunFolder(Path(config.run.out))
     limits = SandboxLimits(settings.decode_timeout_s, settings.decode_memory_bytes)
-    with SandboxPool(config.run.workers, settings.decoder, limits) as sandboxes, _asked_to_stop() as stop:
+    with DecodePool(config.run.workers, settings.decoder, limits) as sandboxes, _asked_to_stop() as stop:
 
         def make_reader(rule: FrameRule, resize: FrameResize) -> FrameReader:
             return ClipFrames(sandboxes, rule, resize=resize)

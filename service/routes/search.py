@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
 
@@ -68,7 +69,8 @@ async def _by_upload(request: Request, running: Running, prefix: str) -> SearchR
         options = body.options(running.settings.candidates)
         search = partial(running.index.search_video, form.upload.path, options, start_s=body.start_s, end_s=body.end_s)
         try:
-            return SearchResponse.of(await run_in_threadpool(search), _query_id(), prefix)
+            answer = await run_sync(search, limiter=running.clip_threads)
+            return SearchResponse.of(answer, _query_id(), prefix)
         except MediaError as error:
             error.path = Path(form.upload.file_name)  # the client knows the file in incoming by another name
             raise
