@@ -1,15 +1,15 @@
-"""Files as the index meets them: is it there, what does it hold, and writing one whole. It knows nothing of video."""
+"""Files as the index meets them: is one there, what does it hold, has it changed. It knows nothing of video."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
-import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from indexer.errors import FileMissing, StorageFull, UnsupportedMedia
+from indexer.errors import FileMissing, UnsupportedMedia
+
+RACY_NS = 2 * 10**9
 
 
 def existing(path: Path) -> Path:
@@ -21,6 +21,17 @@ def existing(path: Path) -> Path:
     if not path.is_file():
         raise UnsupportedMedia("This is not a file.", "Name one video file.", path=path)
     return path
+
+
+def unchanged_since_ns(path: Path, *, now_ns: int | None = None) -> int | None:
+    """A file's time of change if it tells later changes apart, else None; to be asked before the content is read.
+
+    Clocks of file systems tick coarsely: a file that was changed within the last two seconds may be changed again
+    without its time showing it. Raises: OSError.
+    """
+    mtime_ns = path.stat().st_mtime_ns
+    now_ns = time.time_ns() if now_ns is None else now_ns
+    return mtime_ns if mtime_ns < now_ns - RACY_NS else None
 
 
 def digest(path: Path) -> tuple[str, int]:
@@ -50,21 +61,3 @@ def total_bytes(paths: Iterable[Path]) -> int:
         except FileNotFoundError:
             continue
     return total
-
-
-def write_whole(place: Path, data: bytes) -> None:
-    """Write a file so that who reads `place` sees all of it or none. Raises: StorageFull."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=place.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            Path(name).replace(place)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("There is no room to write the file.", "Free some space.", path=place) from error
-        raise

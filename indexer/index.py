@@ -8,25 +8,28 @@ It knows no HTTP, no settings and no environment.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, BinaryIO
 
 import torch
 
-from indexer.catalogue.database import Catalogue
+from indexer.catalogue import bound_model, jobs, segments, videos
+from indexer.catalogue.database import Database
+from indexer.catalogue.reader import CatalogueReader
 from indexer.catalogue.rows import storable
-from indexer.errors import CatalogueUnreadable, FileMissing, InvalidQuery
-from indexer.files import digest, existing, total_bytes
-from indexer.locks import FolderLock
-from indexer.media.pool import THUMBNAIL_LANE, DecodePool, clip_lane
-from indexer.media.sandbox import DecodeSandbox, SandboxLimits
+from indexer.catalogue.videos import NewVideo
+from indexer.config import IndexConfig
+from indexer.errors import InvalidQuery
+from indexer.files import digest, existing, total_bytes, unchanged_since_ns
+from indexer.loaded import LoadedParts
+from indexer.media.pool import THUMBNAIL_LANE, DecodePool
+from indexer.media.sandbox import DecodeSandbox
 from indexer.media.thumbnails import Thumbnails
-from indexer.pipeline import PipelineConfig
 from indexer.queries import checked_range, clip_features, stored_features
 from indexer.records import (
     AddResult,
@@ -39,101 +42,100 @@ from indexer.records import (
     VideoStatus,
 )
 from indexer.search import check_options, search
-from indexer.vectors import VectorIndex
-from indexer.worker import Worker, WorkerConfig
+from indexer.storage import CATALOGUE_FILE, ReceivedFile, Storage, open_catalogue, open_without_links
+from indexer.worker import Worker
 from model.types import Query, VideoFeatures, VideoTextModel
 
-if TYPE_CHECKING:
-    from indexer.media.reading import Decoder  # the decoders themselves are loaded in the sandbox's process only
+log = logging.getLogger("vidgrain.index")
 
 MAX_QUERY_CHARS = 2000
-CATALOGUE_FILE = "catalogue.sqlite"
-MEDIA_FOLDER = "media"
-INCOMING_FOLDER = "incoming"
 THUMBNAILS_FOLDER = "thumbnails"
 
 
-@dataclass(frozen=True, slots=True)
-class IndexConfig:
-    """How an index decodes and works. decode_*: limits of one decoding request; decode_children: processes that decode
-    clip queries and thumbnails; query_decode_s: of one clip query in all, and how long it waits for a child;
-    max_query_s: of a clip that is searched with; lease_s, heartbeat_s, poll_s: of this index's worker; max_attempts of
-    a job; thumbnail_side in pixels."""
-
-    decoder: Decoder = "pyav"
-    decode_timeout_s: float = 60.0
-    decode_memory_bytes: int = 4 * 2**30
-    decode_children: int = 3
-    query_decode_s: float = 30.0
-    max_segment_s: float = 16.0
-    max_video_s: float = 4 * 3600.0
-    max_query_s: float = 600.0
-    lease_s: float = 15.0
-    heartbeat_s: float = 3.0
-    poll_s: float = 0.5
-    batch_segments: int = 8
-    max_attempts: int = 3
-    thumbnail_side: int = 320
-
-
 class VideoIndex:
-    """Videos in, searches answered. Thread-safe. Made by `open`; `close` it, or use it in a `with`."""
+    """Videos in, searches answered. Thread-safe. Made by `open`; `close` it, or use it in a `with`.
+
+    Only what is used is loaded: listing, adding and removing need neither the model nor the vectors, a worker needs no
+    vectors. `warm_up` loads everything and keeps the vectors up to date in a thread.
+    """
 
     def __init__(
-        self, folder: Path, catalogue: Catalogue, vectors: VectorIndex, model: VideoTextModel, config: IndexConfig
+        self, folder: Path, database: Database, load_model: Callable[[], VideoTextModel], config: IndexConfig
     ) -> None:
-        """Of built parts; `open` builds them."""
+        """From built parts; `open` builds them."""
         self.folder = folder
-        self.model = model
         self.config = config
-        self._catalogue = catalogue
-        self._vectors = vectors
-        self._pool = DecodePool(config.decode_children, config.decoder, self._decode_limits())
-        self._clips = self._pool.lane(clip_lane(config.decode_children, config.query_decode_s))
+        self.storage = Storage(folder, database)
+        self._database = database
+        self._parts = LoadedParts(database, load_model)
+        self._pool = DecodePool(config.decode_children, config.decoder, config.sandbox_limits())
+        self._clips = self._pool.lane(config.clip_lane())
         self._pictures = self._pool.lane(THUMBNAIL_LANE)
         self._worker_sandboxes: list[DecodeSandbox] = []
         self._text_lock = threading.Lock()  # some tokenizers can't be used by two threads at once
-        self._files_lock = FolderLock(folder)
         self._thumbnails = Thumbnails(folder / THUMBNAILS_FOLDER)
         self._model_device: torch.device | None = None
 
     @classmethod
-    def open(cls, folder: Path, model: VideoTextModel, config: IndexConfig = IndexConfig()) -> VideoIndex:
-        """Open or make the index of a data folder and load its features.
+    def open(
+        cls,
+        folder: Path,
+        model: VideoTextModel | Callable[[], VideoTextModel],
+        config: IndexConfig = IndexConfig(),  # noqa: B008
+    ) -> VideoIndex:
+        """Open or make the index of a data folder. model: the model, or a function that loads it once it is needed.
 
-        Raises: ModelMismatch if the data was made by another model, CatalogueUnreadable, BackendMissing.
+        Raises: CatalogueUnreadable, StorageFull (of an upgrade), ModelMismatch if a given model isn't the data's.
         """
-        spec = model.spec
-        vectors = VectorIndex(spec.embed_dim, spec.num_frames, pooled_dim=spec.pooled_width)
         folder = folder.absolute()
+        database = open_catalogue(folder)
+        if callable(model):
+            return cls(folder, database, model, config)
+        given = model
+        index = cls(folder, database, lambda: given, config)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CatalogueUnreadable(
-                f"The data folder can't be made: {error.strerror}.",
-                "Choose another with --data or VIDGRAIN_DATA.",
-                path=folder,
-            ) from error
-        catalogue = Catalogue(folder / CATALOGUE_FILE)
-        try:
-            catalogue.bind_model(spec)
-            vectors.follow(catalogue)
+            _ = index.model
         except BaseException:
-            catalogue.close()
+            index.close()
             raise
-        return cls(folder, catalogue, vectors, model, config)
+        return index
+
+    def warm_up(self) -> None:
+        """Load the model and the vectors, finish what killed processes left in the data folder, and from now on follow
+        the change feed in a thread.
+
+        Raises: ModelError, ModelMismatch, BackendMissing, CatalogueUnreadable.
+        """
+        num_deleted = self.storage.sweep()
+        follower = self._parts.follower
+        follower.catch_up()
+        follower.start()
+        if follower.vectors.is_whole:
+            self._database.drop_old_copy()
+        log.info("index_opened", extra={"segments": follower.vectors.num_segments, "files_deleted": num_deleted})
+
+    def catch_up_soon(self) -> None:
+        """Something was published by another process: look at once, in the thread that follows the change feed."""
+        if (follower := self._parts.loaded_follower) is not None:
+            follower.wake()
 
     def close(self) -> None:
-        """End the decoding processes and close the catalogue. Twice is as good as once."""
+        """End the threads and the decoding processes, close the catalogue. Closing twice is fine."""
+        self._parts.close()
         self.stop_decoding()
         self._pool.close()
-        self._catalogue.close()
+        self._database.close()
 
     def __enter__(self) -> VideoIndex:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def model(self) -> VideoTextModel:
+        """The model, loaded at its first use and bound to the data. Raises: ModelError, ModelMismatch."""
+        return self._parts.model
 
     # ---- videos
 
@@ -144,41 +146,49 @@ class VideoIndex:
         title: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         on_duplicate: OnDuplicate = "skip",
-        is_managed: bool = False,
     ) -> AddResult:
-        """Put a file in the queue of the worker. The video's id comes from the content, so a copy is the same video.
+        """Queue a file for the worker; it stays where it is. The id comes from the content: a copy is the same video.
 
-        title: the file's name without suffix if None. is_managed: the file is the index's own and goes with the video.
+        title: the file's name without its suffix if None. Symbolic links are followed now, and not again later.
         Raises: FileMissing, UnsupportedMedia (a folder, an empty file), DuplicateVideo, InvalidMetadata, StorageFull.
         """
-        path = path.absolute()
-        sha256, size_bytes = digest(path)
-        with self._files_lock.holding():
-            if not path.is_file():
-                raise FileMissing("The file was removed while it was added.", path=path)
-            added = self._catalogue.add_video(
-                path=path,
-                sha256=sha256,
-                size_bytes=size_bytes,
-                title=path.stem if title is None else title,
-                metadata={} if metadata is None else metadata,
-                is_managed=is_managed,
-                on_duplicate=on_duplicate,
-                max_attempts=self.config.max_attempts,
-            )
-            if added.abandoned is not None:
-                added.abandoned.unlink(missing_ok=True)
-            return added
+        real = existing(path.absolute()).resolve()
+        mtime_ns = unchanged_since_ns(real)
+        sha256, size_bytes = digest(real)
+        new = NewVideo(
+            path=real,
+            sha256=sha256,
+            size_bytes=size_bytes,
+            title=path.stem if title is None else title,
+            metadata={} if metadata is None else metadata,
+            mtime_ns=mtime_ns,
+        )
+        return self.storage.add_in_place(new, on_duplicate, self.config.max_attempts)
 
-    def discard(self, path: Path) -> None:
-        """Delete a file that was to be managed, unless a video has it."""
-        with self._files_lock.holding():
-            if not self._catalogue.has_file(path.absolute()):
-                path.unlink(missing_ok=True)
+    def add_received(
+        self,
+        received: ReceivedFile,
+        *,
+        title: str,
+        metadata: Mapping[str, Any] | None = None,
+        on_duplicate: OnDuplicate = "skip",
+    ) -> AddResult:
+        """Keep a received file, which lies on the data folder's disk, and queue it; it goes when its video is removed.
+
+        Raises: DuplicateVideo, InvalidMetadata, StorageFull, CatalogueUnreadable.
+        """
+        return self.storage.adopt(
+            received,
+            title=title,
+            metadata={} if metadata is None else metadata,
+            on_duplicate=on_duplicate,
+            max_attempts=self.config.max_attempts,
+        )
 
     def get(self, video_id: str) -> Video:
         """A video. Raises: NotFound."""
-        return self._catalogue.get_video(video_id)
+        with self._database.read() as tx:
+            return videos.get(tx, video_id)
 
     def list(
         self,
@@ -189,22 +199,25 @@ class VideoIndex:
         status: VideoStatus | None = None,
     ) -> tuple[tuple[Video, ...], str | None]:
         """A page of videos, newest first, and the cursor of the next page. Raises: InvalidFilter, InvalidQuery."""
-        return self._catalogue.list_videos(limit=limit, cursor=cursor, filter=filter, status=status)
+        with self._database.read() as tx:
+            return videos.list_page(tx, limit=limit, cursor=cursor, filter=filter, status=status)
 
     def update(self, video_id: str, *, title: str | None = None, metadata: Mapping[str, Any] | None = None) -> Video:
         """Change a title, or replace the metadata as a whole; None leaves it. Raises: NotFound, InvalidMetadata."""
-        return self._catalogue.update_video(video_id, title=title, metadata=metadata)
+        with self._database.write() as tx:
+            return videos.update(tx, video_id, title=title, metadata=metadata)
 
     def remove(self, video_id: str) -> None:
         """Take a video out of every search at once, with its thumbnails and, if the index manages it, its file.
 
         Raises: NotFound.
         """
-        with self._files_lock.holding():
-            video = self._catalogue.remove_video(video_id)
-            if video.is_managed:
-                video.path.unlink(missing_ok=True)
-        self._thumbnails.remove(video.id)
+        self._thumbnails.remove(self.storage.remove(video_id).id)
+
+    def open_file(self, video_id: str) -> tuple[Video, BinaryIO]:
+        """A video and its file, opened for reading; the caller closes it. Raises: NotFound, FileMissing."""
+        video = self.get(video_id)
+        return video, open_without_links(video.path)
 
     # ---- search
 
@@ -260,21 +273,23 @@ class VideoIndex:
         """
         check_options(options, self.model.spec, is_clip=True)
         started = time.perf_counter()
-        video = self._catalogue.get_video(video_id)
-        segments = self._catalogue.segments(video_id)
-        if not segments:
+        with self._database.read() as tx:
+            video = videos.get(tx, video_id)
+            stored = segments.read_segments(tx, video.id)
+        if not stored:
             raise InvalidQuery(f"The video {video_id} isn't indexed: it is {video.status}.", "Wait for its job.")
-        start, end = checked_range(start_s, end_s, segments[-1].features.end_s)
-        query = stored_features(segments, start, end, self.model.spec.num_frames, self._device())
+        start, end = checked_range(start_s, end_s, stored[-1].features.end_s)
+        query = stored_features(stored, start, end, self.model.spec.num_frames, self._device())
         if query is None:
-            query = self._clip(existing(video.path), start, end)
+            query = self._clip(self._readable(video), start, end)
         return self._search(query, options, started, without=None if options.include_self else video.id)
 
     # ---- jobs
 
     def job(self, job_id: str) -> Job:
         """A job. Raises: NotFound."""
-        return self._catalogue.get_job(job_id)
+        with self._database.read() as tx:
+            return jobs.get_job(tx, job_id)
 
     def jobs(
         self,
@@ -285,34 +300,30 @@ class VideoIndex:
         cursor: str | None = None,
     ) -> tuple[tuple[Job, ...], str | None]:
         """A page of jobs, newest first, and the cursor of the next page."""
-        return self._catalogue.list_jobs(status=status, video_id=video_id, limit=limit, cursor=cursor)
+        with self._database.read() as tx:
+            return jobs.list_page(tx, status=status, video_id=video_id, limit=limit, cursor=cursor)
 
     def cancel_job(self, job_id: str) -> Job:
         """Cancel a job; a running one ends at its next segment. Raises: NotFound, JobConflict if it has ended."""
-        return self._catalogue.cancel_job(job_id)
+        with self._database.write() as tx:
+            return jobs.cancel(tx, job_id)
 
     def retry_job(self, job_id: str) -> Job:
         """Queue a failed or cancelled job again. Raises: NotFound, JobConflict."""
-        return self._catalogue.retry_job(job_id)
+        with self._database.write() as tx:
+            return jobs.retry(tx, job_id)
 
-    def worker(self, owner: str | None = None, wait: Callable[[float], object] | None = None) -> Worker:
-        """A worker on this index with a decoding process of its own, which `close` ends."""
-        sandbox = DecodeSandbox(self.config.decoder, self._decode_limits())
+    def worker(
+        self,
+        owner: str | None = None,
+        wait: Callable[[float], object] | None = None,
+        on_published: Callable[[], object] | None = None,
+    ) -> Worker:
+        """A worker on this index with a decoding process of its own, which `close` ends; see Worker."""
+        sandbox = DecodeSandbox(self.config.decoder, self.config.sandbox_limits())
         self._worker_sandboxes.append(sandbox)
-        config = self.config
-        pipeline = PipelineConfig(
-            max_segment_s=config.max_segment_s, batch_segments=config.batch_segments, max_video_s=config.max_video_s
-        )
-        return Worker(
-            self._catalogue,
-            sandbox,
-            self.model,
-            WorkerConfig(
-                lease_s=config.lease_s, heartbeat_s=config.heartbeat_s, poll_s=config.poll_s, pipeline=pipeline
-            ),
-            owner=owner,
-            wait=wait,
-        )
+        config = self.config.worker()
+        return Worker(self._database, sandbox, self.model, config, owner=owner, wait=wait, on_published=on_published)
 
     def stop_decoding(self) -> None:
         """End the decoding of this index's workers, also in the middle of a file: a job in hand is given back."""
@@ -328,41 +339,33 @@ class VideoIndex:
         """
         if not math.isfinite(at_s):
             raise InvalidQuery(f"The time {at_s} isn't a finite number.")
-        video = self._catalogue.get_video(video_id)
+        video = self.get(video_id)
         at_s = max(0.0, at_s if video.media is None else min(at_s, video.media.duration_s))
 
         def make() -> bytes:
             with self._pictures.turn() as source:
-                return source.thumbnail(existing(video.path), at_s, self.config.thumbnail_side)
+                return source.thumbnail(self._readable(video), at_s, self.config.thumbnail_side)
 
         return self._thumbnails.get(video.id, at_s, make)
 
-    @property
-    def num_clip_places(self) -> int:
-        """Clip queries that may run or wait at once; more are refused with DecodeBusy."""
-        return self._clips.num_places
-
-    @property
-    def num_thumbnail_places(self) -> int:
-        """Thumbnails that may be made or wait at once; more are refused with DecodeBusy."""
-        return self._pictures.num_places
-
     def stats(self) -> dict[str, Any]:
         """Counts and sizes: videos, segments, jobs by status, generation, model, fingerprint, bytes, unreadable."""
-        num_videos, num_segments = self._catalogue.count()
-        generation = self._vectors.follow(self._catalogue)
+        with self._database.read() as tx:
+            num_videos, num_segments = videos.count_ready(tx)
+            num_jobs, generation, spec = jobs.count_by_status(tx), tx.last_seq(), bound_model.bound(tx)
+        follower = self._parts.loaded_follower
         return {
             "videos": num_videos,
             "segments": num_segments,
-            "jobs": self._catalogue.count_jobs(),
+            "jobs": num_jobs,
             "generation": generation,
-            "model": self.model.spec.name,
-            "fingerprint": self.model.spec.fingerprint,
+            "model": None if spec is None else spec.name,
+            "fingerprint": None if spec is None else spec.fingerprint,
             "bytes": {
                 "catalogue": total_bytes(self.folder.glob(CATALOGUE_FILE + "*")),
-                "media": total_bytes(self.folder.glob(MEDIA_FOLDER + "/*")),
+                "media": self.storage.size_bytes(),
             },
-            "unreadable": self._vectors.unreadable,
+            "unreadable": {} if follower is None else follower.vectors.unreadable,
         }
 
     # ---- helpers
@@ -377,16 +380,25 @@ class VideoIndex:
         said: Sequence[tuple[str, str]] = (),
     ) -> SearchAnswer:
         encode_ms = (time.perf_counter() - started) * 1e3
+        follower = self._parts.follower
+        warnings = list(said)
+        if not follower.catch_up():
+            warnings.append(("index_behind", "The newest videos are still being read; search again."))
         return search(
             query,
             self.model,
-            self._vectors,
-            self._catalogue,
+            follower.vectors,
+            CatalogueReader(self._database),
             options,
             without_video_id=without,
             encode_ms=encode_ms,
-            warnings=said,
+            warnings=warnings,
         )
+
+    def _readable(self, video: Video) -> Path:
+        """The path of a video's file, if no link was put in its place. Raises: FileMissing."""
+        open_without_links(video.path).close()
+        return video.path
 
     def _clip(self, path: Path, start_s: float | None, end_s: float | None) -> VideoFeatures:
         with self._clips.turn() as source:
@@ -406,6 +418,3 @@ class VideoIndex:
             with self._text_lock:
                 self._model_device = self.model.encode_text(["video"]).sentence.device
         return self._model_device
-
-    def _decode_limits(self) -> SandboxLimits:
-        return SandboxLimits(timeout_s=self.config.decode_timeout_s, memory_bytes=self.config.decode_memory_bytes)

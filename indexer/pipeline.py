@@ -86,20 +86,25 @@ def index_video(
         for batch, frames in decoded:
             segments += encode_batch(batch, frames, model)
             on_progress("encode", len(segments), len(plans))
-    if _stamp(video) != before:
+    if _stamp(video) != before and digest(video.path) != (video.sha256, video.size_bytes):
         raise FileChanged("The file was changed while it was read.", "Add it again once it is whole.", path=video.path)
     on_progress("publish", len(plans), len(plans))
     return IndexedVideo(media, tuple(segments))
 
 
 def check_content(video: Video) -> tuple[int, ...]:
-    """Read the file once and compare its hash; returns a stamp of the file. Raises: FileMissing, FileChanged."""
+    """Compare the file with what was added; returns a stamp of it. Raises: FileMissing, FileChanged.
+
+    Its content is hashed unless size and time of change are those that it had when it was hashed before.
+    """
     stamp = _stamp(video)
     hint = "Add the file again: its new content is another video."
     if stamp[0] != video.size_bytes:
         raise FileChanged(
             f"The file has {stamp[0]} bytes; it had {video.size_bytes} when it was added.", hint, path=video.path
         )
+    if stamp[1] == video.mtime_ns:
+        return stamp
     if digest(video.path) != (video.sha256, video.size_bytes):
         raise FileChanged("The file holds other content than when it was added.", hint, path=video.path)
     return stamp

@@ -91,6 +91,7 @@ class Video:
     indexed_at: float | None
     num_segments: int
     media: MediaInfo | None
+    mtime_ns: int | None = None
     error_code: str | None = None
     error_message: str | None = None
 
@@ -102,11 +103,17 @@ class Video:
 
 @dataclass(frozen=True, slots=True)
 class VideoChange:
-    """The newest change of a video. is_live: it has segments to search; else forget those you hold."""
+    """The newest change of a video."""
 
     seq: int
     video_id: str
-    is_live: bool
+    num_segments: int
+    """How many segments it has to search; 0: drop those that are held."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has segments to search."""
+        return self.num_segments > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +141,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class AddResult:
-    """job_id is the job to follow (of a duplicate: its last job). is_duplicate: the content was known already.
-    abandoned: the managed file that the video had before and has no more, to be deleted."""
+    """What became of a file that was added."""
 
     video_id: str
     job_id: str
+    """The job to follow; for a duplicate its last job, unless another was queued."""
     is_duplicate: bool
-    abandoned: Path | None = None
+    """Whether the content was known already."""
 
 
 @dataclass(frozen=True, slots=True)

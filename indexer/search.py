@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from indexer.errors import InvalidQuery
 from indexer.moments import find_moments
-from indexer.records import Hit, SearchAnswer, SearchOptions, StoredSegment, Video, VideoChange
+from indexer.records import Hit, SearchAnswer, SearchOptions, Video
 from indexer.vectors import Ids, Recall, SegmentTable, VectorIndex
 from model.errors import ModelError
 from model.scorers import choose_scorer
@@ -40,8 +40,7 @@ Warnings = list[tuple[str, str]]
 class Shelf(Protocol):
     """What a search needs of the catalogue."""
 
-    def changes(self, after_seq: int, limit: int = ...) -> Sequence[VideoChange]: ...
-    def segments(self, video_id: str) -> Sequence[StoredSegment]: ...
+    def last_seq(self) -> int: ...
     def segment_ids(self, filter: Mapping[str, object] | None, video_ids: Sequence[str] | None) -> Ids: ...
     def live_videos(self, ids: Sequence[str]) -> Mapping[str, Video]: ...
 
@@ -87,7 +86,7 @@ def search(
     encode_ms: float = 0.0,
     warnings: Sequence[tuple[str, str]] = (),
 ) -> SearchAnswer:
-    """Answer a query of Q rows from everything published so far, by this process or another.
+    """Answer a query of Q rows from what the vectors hold.
 
     without_video_id: a video left out (a stored query). encode_ms: what making the query took. Videos of one score come
     in the order of their ids. Raises: InvalidQuery for options out of range, UnknownScorer, InvalidFilter, ModelError
@@ -96,7 +95,7 @@ def search(
     scorer = check_options(options, model.spec, is_clip=isinstance(query, VideoFeatures))
     clock = _Clock(encode_ms)
     said: Warnings = list(warnings)
-    generation = vectors.follow(catalogue)
+    generation = vectors.generation
     vectors_Q = _recall_vectors(query, model)
     allowed = _allowed(vectors, catalogue, options, without_video_id)
     whole_Q = _whole(query) if model.spec.has_frame_recall else None
@@ -105,7 +104,12 @@ def search(
     scored = _rerank(query, model, scorer, vectors, candidates, said)
     ranked = _rank(scored, vectors, options.top_k + SPARE_VIDEOS)
     clock.lap("rerank")
-    hits = _hits(ranked, scored, catalogue, candidates.has_ranks, options)
+    videos = catalogue.live_videos([video.video_id for video in ranked]) if ranked else {}
+    hits = _hits(ranked, scored, videos, candidates.has_ranks, options)
+    if len(videos) < len(ranked) and catalogue.last_seq() == generation:  # else they were removed while we searched
+        said.append(
+            ("videos_missing", f"{len(ranked) - len(videos)} indexed videos have no row: the catalogue is damaged.")
+        )
     clock.lap("hydrate")
     said += _warnings(vectors, candidates, allowed, len(hits), options)
     return SearchAnswer(
@@ -300,9 +304,12 @@ def _rank(scored: _Scored, vectors: VectorIndex, limit: int) -> list[_Ranked]:
 
 
 def _hits(
-    ranked: Sequence[_Ranked], scored: _Scored, catalogue: Shelf, has_ranks: bool, options: SearchOptions
+    ranked: Sequence[_Ranked],
+    scored: _Scored,
+    videos: Mapping[str, Video],
+    has_ranks: bool,
+    options: SearchOptions,
 ) -> tuple[Hit, ...]:
-    videos = catalogue.live_videos([video.video_id for video in ranked]) if ranked else {}
     live = [video for video in ranked if video.video_id in videos][: options.top_k]
     return tuple(
         _hit(rank, found, videos[found.video_id], scored, has_ranks, options.moments_per_video)
@@ -333,6 +340,8 @@ def _warnings(
     if vectors.unreadable:
         names = ", ".join(sorted(vectors.unreadable)[:5])
         said.append(("videos_unreadable", f"{len(vectors.unreadable)} videos have damaged features: {names}."))
+    if vectors.num_lost:
+        said.append(("segments_lost", f"{vectors.num_lost} stored segments have no video: the catalogue is damaged."))
     if not vectors.num_segments:
         said.append(("index_empty", "Nothing is indexed yet."))
     elif allowed is not None and not len(allowed):

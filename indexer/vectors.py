@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any, Protocol
@@ -30,11 +31,19 @@ SEGMENTS_PER_BATCH = 4096
 Ids = NDArray[np.int64]
 
 
-class Feed(Protocol):
-    """What is needed of a catalogue: its change feed and the segments of a video."""
+class Snapshot(Protocol):
+    """What is needed of a catalogue at one moment: its change feed, a video's segments, how many are stored."""
 
     def changes(self, after_seq: int, limit: int = ...) -> Sequence[VideoChange]: ...
     def segments(self, video_id: str) -> Sequence[StoredSegment]: ...
+    def num_stored(self) -> int: ...
+
+
+class Feed(Protocol):
+    """A catalogue that can be looked at."""
+
+    def last_seq(self) -> int: ...
+    def snapshot(self) -> AbstractContextManager[Snapshot]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +113,7 @@ class VectorIndex:
         self._codes: dict[str, int] = {}
         self._names: list[str] = []
         self._unreadable: dict[str, str] = {}
+        self._num_lost = 0
         self._clear()
 
     @property
@@ -126,6 +136,16 @@ class VectorIndex:
         """Videos left out because the catalogue can't read them: id -> why."""
         return dict(self._unreadable)
 
+    @property
+    def num_lost(self) -> int:
+        """Stored segments that no video of the change feed claims: more than 0 only in a damaged catalogue."""
+        return self._num_lost
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything that is stored could be read."""
+        return not self._unreadable and not self._num_lost
+
     def video_id(self, code: int) -> str:
         """The video of a code of SegmentTable.video_codes; a code keeps its meaning as long as this index lives."""
         return self._names[code]
@@ -144,15 +164,19 @@ class VectorIndex:
     def follow(self, catalogue: Feed) -> int:
         """Catch up with the catalogue and return the seq reached; one short query where nothing changed.
 
-        A video whose stored features are damaged is left out and named in `unreadable`.
+        A video whose stored features are damaged, or not all there, is left out and named in `unreadable`.
         """
         with self._following:
-            while True:
-                page = catalogue.changes(self._seq, FEED_PAGE)
-                if page:
-                    self._follow_page(catalogue, page)
-                if len(page) < FEED_PAGE:
-                    return self._seq
+            if catalogue.last_seq() == self._seq:
+                return self._seq
+            is_first = self._seq == 0
+            with catalogue.snapshot() as now:
+                num_missing = 0
+                while page := now.changes(self._seq, FEED_PAGE):
+                    num_missing += self._follow_page(now, page)
+                if is_first:
+                    self._num_lost = max(0, now.num_stored() - self.num_segments - num_missing)
+            return self._seq
 
     def recall(self, queries: NDArray[np.float32], k: int, allowed: Ids | None = None) -> Recall:
         """The k segments whose pooled embedding has the largest inner product with each query.
@@ -197,21 +221,25 @@ class VectorIndex:
 
     # ---- following
 
-    def _follow_page(self, catalogue: Feed, page: Sequence[VideoChange]) -> None:
+    def _follow_page(self, catalogue: Snapshot, page: Sequence[VideoChange]) -> int:
+        """Returns the number of segments that are stored and can't be used."""
         changed: list[str] = []
         staged: list[StoredSegment] = []
+        num_missing = 0
         for change in page:
             self._unreadable.pop(change.video_id, None)
             changed.append(change.video_id)
             if change.is_live:
                 try:
-                    staged.extend(catalogue.segments(change.video_id))
+                    staged.extend(_all_segments(catalogue, change))
                 except CatalogueUnreadable as error:
                     self._unreadable[change.video_id] = str(error)
+                    num_missing += change.num_segments
             if len(staged) >= SEGMENTS_PER_BATCH:
                 self._replace(changed, staged, change.seq)
                 changed, staged = [], []
         self._replace(changed, staged, page[-1].seq)
+        return num_missing
 
     def _replace(self, video_ids: Sequence[str], segments: Sequence[StoredSegment], seq: int) -> None:
         """Take the videos' old segments out and the new ones in, as one step for who searches."""
@@ -316,6 +344,17 @@ class VectorIndex:
         """The index's own memory as (rows, width) float16; valid while the lock is held."""
         raw: NDArray[np.uint8] = self._faiss.rev_swig_ptr(index.codes.data(), index.codes.size())
         return raw.view(np.float16).reshape(-1, width)
+
+
+def _all_segments(catalogue: Snapshot, change: VideoChange) -> Sequence[StoredSegment]:
+    """Raises: CatalogueUnreadable if there are more or fewer than the video's row has it."""
+    found = catalogue.segments(change.video_id)
+    if len(found) != change.num_segments:
+        raise CatalogueUnreadable(
+            f"{len(found)} of the {change.num_segments} segments of video {change.video_id!r} are there.",
+            "Restore the data folder from a backup, or remove the video and add it again.",
+        )
+    return found
 
 
 def _named(segment_ids: Ids, rows: Ids) -> Ids:

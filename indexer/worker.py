@@ -1,4 +1,4 @@
-"""The worker: takes jobs one by one, holds their leases, publishes features. Knows no decoder and no SQL.
+"""The worker: takes jobs one by one, holds their leases, publishes features. Knows no decoder, no SQL and no vectors.
 
 A job is held by a lease that a thread renews; whoever loses it drops the work, for the catalogue takes only the
 holder's word. Errors of the media are final, all others are tried again with growing pauses.
@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from indexer.catalogue.database import Catalogue
+from indexer.catalogue import bound_model, jobs, videos
+from indexer.catalogue.database import Database
 from indexer.errors import CatalogueBusy, JobLost, MediaError, ModelMismatch, SandboxClosed, StorageFull
 from indexer.pipeline import FrameSource, PipelineConfig, index_video
 from indexer.records import Job, JobStage
@@ -42,23 +43,29 @@ class Worker:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        database: Database,
         sandbox: FrameSource,
         model: VideoTextModel,
         config: WorkerConfig | None = None,
         *,
         owner: str | None = None,
         wait: Callable[[float], object] | None = None,
+        on_published: Callable[[], object] | None = None,
     ) -> None:
-        """owner: a name no other worker bears, made up by default. wait: what to do for that many seconds while there
-        is no work (until `stop` by default). Raises: ModelMismatch if the catalogue belongs to another model."""
-        self._catalogue = catalogue
+        """owner: a name that no other worker has, made up by default. wait: called with the seconds to wait while there
+        is no work (default: wait for `stop`). on_published: called after each video that became searchable.
+
+        Raises: ModelMismatch if the catalogue belongs to another model.
+        """
+        self._database = database
         self._sandbox = sandbox
         self._model = model
         self._config = config or WorkerConfig()
         self.owner = owner or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._wait = wait
-        catalogue.bind_model(model.spec)
+        self._on_published = on_published
+        with database.write() as tx:
+            bound_model.bind(tx, model.spec)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; a job in hand is then given back. Raises: CatalogueUnreadable."""
@@ -80,7 +87,7 @@ class Worker:
 
         Raises: CatalogueBusy, StorageFull, CatalogueUnreadable; a job in hand is taken up again once its lease is over.
         """
-        job = self._catalogue.claim_job(self.owner, self._config.lease_s)
+        job = self._claim()
         if job is None:
             return None
         started = time.monotonic()
@@ -89,22 +96,36 @@ class Worker:
             self._work(job, stop or threading.Event())
         except JobLost as error:
             self._tell("job_lost", job, error_message=str(error))
-        after = self._catalogue.get_job(job.id)
+        with self._database.read() as tx:
+            after = jobs.get_job(tx, job.id)
         self._tell("job_left", after, took_ms=round(1000 * (time.monotonic() - started)))
         return after
+
+    def _claim(self) -> Job | None:
+        with self._database.read() as tx:  # an idle worker looks often, and must not queue for the lock of a write
+            if not jobs.has_claimable(tx):
+                return None
+        with self._database.write() as tx:
+            return jobs.claim(tx, self.owner, self._config.lease_s)
 
     def _work(self, job: Job, stop: threading.Event) -> None:
         try:
             with self._lease(job, stop) as lease:
-                video = self._catalogue.get_video(job.video_id)
+                with self._database.read() as tx:
+                    video = videos.get(tx, job.video_id)
                 indexed = index_video(video, self._sandbox, self._model, self._config.pipeline, lease.tell)
-                self._catalogue.publish(job, indexed.media, indexed.segments, self._model.spec.fingerprint)
+                with self._database.write() as tx:
+                    jobs.publish(tx, job, indexed.media, indexed.segments, self._model.spec.fingerprint)
             self._tell("job_succeeded", job, num_segments=len(indexed.segments))
+            if self._on_published is not None:
+                self._on_published()
         except _CancelRequested:
-            self._catalogue.end_cancelled(job)
+            with self._database.write() as tx:
+                jobs.end_cancelled(tx, job)
             self._tell("job_cancelled", job)
         except (_StopRequested, SandboxClosed, KeyboardInterrupt, SystemExit) as reason:
-            self._catalogue.release_job(job)
+            with self._database.write() as tx:
+                jobs.release(tx, job)
             self._tell("job_released", job)
             if isinstance(reason, KeyboardInterrupt | SystemExit):
                 raise
@@ -119,13 +140,14 @@ class Worker:
             self._fail(job, "internal", _reason(error), retry=True)
 
     def _fail(self, job: Job, error_code: str, error_message: str, retry: bool) -> None:
-        self._catalogue.fail_job(job, error_code, error_message, retry)
+        with self._database.write() as tx:
+            jobs.fail(tx, job, error_code, error_message, retry)
         self._tell("job_failed", job, error_code=error_code, error_message=error_message)
 
     @contextmanager
     def _lease(self, job: Job, stop: threading.Event) -> Iterator[_Lease]:
         """Hold the job's lease while the block runs."""
-        lease = _Lease(self._catalogue, job, self._config, stop)
+        lease = _Lease(self._database, job, self._config, stop)
         lease.start()
         try:
             yield lease
@@ -147,8 +169,8 @@ class _StopRequested(Exception):
 class _Lease:
     """Renews a job's lease in a thread and whenever there is progress; tells the work when to stop."""
 
-    def __init__(self, catalogue: Catalogue, job: Job, config: WorkerConfig, stop: threading.Event) -> None:
-        self._catalogue = catalogue
+    def __init__(self, database: Database, job: Job, config: WorkerConfig, stop: threading.Event) -> None:
+        self._database = database
         self._job = job
         self._config = config
         self._stop = stop
@@ -175,7 +197,8 @@ class _Lease:
             raise _StopRequested
 
     def _renew(self) -> Job:
-        return self._catalogue.heartbeat(self._job, self._config.lease_s, *self._progress)
+        with self._database.write() as tx:
+            return jobs.heartbeat(tx, self._job, self._config.lease_s, *self._progress)
 
     def _beat(self) -> None:
         while not self._is_over.wait(self._config.heartbeat_s):

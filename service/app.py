@@ -14,9 +14,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
+from indexer.config import IndexConfig
 from indexer.errors import BackendMissing
-from indexer.index import IndexConfig, VideoIndex
+from indexer.index import VideoIndex
 from indexer.records import SearchOptions
+from model.types import VideoTextModel
 from service import bodies, edge
 from service.readiness import Readiness
 from service.responses import Problem
@@ -42,17 +44,20 @@ stable `code`, and every answer carries an `X-Request-ID`."""
 
 
 def open_index(settings: Settings) -> VideoIndex:
-    """The index that the settings name, with its model loaded.
+    """The index that the settings name. Its model is loaded when something first needs it, or by `warm_up`.
 
-    Raises: ModelError if the model can't be had, ModelMismatch if the data are another model's, IndexerError.
+    Raises: IndexerError.
     """
-    import torch
 
-    from model.registry import load_model
+    def load() -> VideoTextModel:
+        import torch
 
-    if settings.torch_threads is not None:
-        torch.set_num_threads(settings.torch_threads)
-    model = load_model(settings.model, device=settings.device, num_frames=settings.num_frames)
+        from model.registry import load_model
+
+        if settings.torch_threads is not None:
+            torch.set_num_threads(settings.torch_threads)
+        return load_model(settings.model, device=settings.device, num_frames=settings.num_frames)
+
     config = IndexConfig(
         decoder=settings.decoder,
         decode_timeout_s=settings.decode_timeout_s,
@@ -65,7 +70,7 @@ def open_index(settings: Settings) -> VideoIndex:
         lease_s=settings.lease_s,
         heartbeat_s=settings.lease_s / 4,
     )
-    return VideoIndex.open(settings.data, model, config)
+    return VideoIndex.open(settings.data, load, config)
 
 
 def create_app(settings: Settings, index: VideoIndex | None = None, *, worker: WatchedWorker | None = None) -> FastAPI:
@@ -77,8 +82,9 @@ def create_app(settings: Settings, index: VideoIndex | None = None, *, worker: W
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         opened = index if index is not None else await run_in_threadpool(open_index, settings)
+        await run_in_threadpool(opened.warm_up)
         app.state.running = running = _running(settings, opened, worker)
-        num_swept = await run_in_threadpool(sweep, running.incoming)
+        num_swept = await run_in_threadpool(sweep, opened.storage.incoming())
         log.info("service_started", extra={"model": opened.model.spec.name, "uploads_swept": num_swept})
         try:
             yield
@@ -111,7 +117,9 @@ def _running(settings: Settings, index: VideoIndex, worker: WatchedWorker | None
     def probe() -> None:
         index.search_text("a video", SearchOptions(top_k=1, candidates=1))
 
-    return Running(settings, index, Wake(settings.redis_url), Readiness(probe), worker)
+    wake = Wake(settings.redis_url)
+    wake.on_published(index.catch_up_soon)
+    return Running(settings, index, wake, Readiness(probe), worker)
 
 
 def _complete_document(app: FastAPI) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Protocol, cast
 
 from anyio import CapacityLimiter
@@ -37,8 +35,6 @@ class Running:
     wake: Wake
     readiness: Readiness
     worker: WatchedWorker | None
-    media_lock: threading.Lock = field(default_factory=threading.Lock)
-    """Held while an uploaded file and its row are added together, or removed together."""
     clip_threads: CapacityLimiter = field(init=False)
     """Searches with a clip."""
     thumbnail_threads: CapacityLimiter = field(init=False)
@@ -47,18 +43,8 @@ class Running:
     """Answers of /readyz."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "clip_threads", CapacityLimiter(self.index.num_clip_places + 2))
-        object.__setattr__(self, "thumbnail_threads", CapacityLimiter(self.index.num_thumbnail_places + 2))
-
-    @property
-    def incoming(self) -> Path:
-        """Where uploads are while they arrive."""
-        return self.settings.data / "incoming"
-
-    @property
-    def media(self) -> Path:
-        """Where uploads are kept."""
-        return self.settings.data / "media"
+        object.__setattr__(self, "clip_threads", CapacityLimiter(self.index.config.num_clip_places + 2))
+        object.__setattr__(self, "thumbnail_threads", CapacityLimiter(self.index.config.num_thumbnail_places + 2))
 
 
 async def running(request: Request) -> Running:  # async: takes no thread

@@ -59,6 +59,7 @@ def serve(settings: Settings, listener: socket.socket, *, with_worker: bool) -> 
     # uvicorn raises a caught signal again once it has shut down; what is below `finally` must still run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with closing(listener), closing(open_index(settings)) as index:
+        index.warm_up()
         worker = WorkerProcess(worker_command(os.getpid()), settings.environment()) if with_worker else None
         app = create_app(settings, index, worker=worker)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S)

@@ -1,4 +1,4 @@
-"""Uploads: a multipart body streamed to disk under a limit, hashed on the way, and moved to its place by content.
+"""Uploads: a multipart body streamed to disk under a limit and hashed on the way.
 
 A file in flight is DATA/incoming/<uuid>, held by a lock of its receiver; whatever goes wrong (a client that leaves, a
 full disk, a broken body) removes it, and `sweep` removes what a killed process left. This file knows no index.
@@ -14,9 +14,9 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -58,19 +58,6 @@ class Upload:
     size_bytes: int
     file_name: str
 
-    def keep(self, media: Path) -> Path:
-        """Move to media/<sha256><suffix>; where that lies already it stays as it is. Raises: StorageFull."""
-        suffix = PurePosixPath(self.file_name.lower()).suffix
-        target = media / f"{self.sha256}{suffix if suffix in VIDEO_TYPES else ''}"
-        with _full_disk_said():
-            if not media.is_dir():
-                media.mkdir(parents=True, exist_ok=True)
-                _sync_folder(media.parent)
-            if not target.is_file() or target.stat().st_size != self.size_bytes:
-                self.path.replace(target)
-                _sync_folder(media)
-        return target
-
 
 @dataclass
 class Form:
@@ -82,16 +69,18 @@ class Form:
 
 @contextlib.asynccontextmanager
 async def receive(
-    request: Request, incoming: Path, *, max_upload_bytes: int, allowed: frozenset[str]
+    request: Request, incoming: Callable[[], Path], *, max_upload_bytes: int, allowed: frozenset[str]
 ) -> AsyncIterator[Form]:
-    """The multipart body: one part `file`, and fields of the `allowed` names. Gone from incoming when the block ends.
+    """The multipart body: one part `file`, and fields of the `allowed` names. The file is gone when the block ends,
+    unless it was moved. incoming: gives the folder that files arrive in, which is there.
 
     Raises: PayloadTooLarge, MalformedBody, InvalidRequest, StorageFull; ClientDisconnect as it comes.
     """
     expected = _declared_bytes(request)
     if expected > max_upload_bytes + MAX_FIELDS_BYTES:
         raise PayloadTooLarge(*too_large(max_upload_bytes))
-    await run_in_threadpool(_make_room, incoming, expected)
+    folder = await run_in_threadpool(incoming)
+    await run_in_threadpool(_require_room, folder, expected)
     parts = FormParts(request.headers.get("content-type", ""), max_upload_bytes, allowed)
     sink: _Sink | None = None
     try:
@@ -99,7 +88,7 @@ async def receive(
             parts.feed(chunk)
             if parts.file_name is None:
                 continue
-            sink = sink or _Sink(incoming)
+            sink = sink or _Sink(folder)
             if len(parts.waiting) >= _FLUSH_BYTES:
                 await run_in_threadpool(sink.write, parts.take())
         parts.finish()
@@ -162,9 +151,8 @@ def _declared_bytes(request: Request) -> int:
     return int(declared) if re.fullmatch(r"[0-9]{1,18}", declared) else 0
 
 
-def _make_room(incoming: Path, expected_bytes: int) -> None:
+def _require_room(incoming: Path, expected_bytes: int) -> None:
     with _full_disk_said():
-        incoming.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(incoming).free < expected_bytes:
             raise OSError(errno.ENOSPC, "not enough room")
 
@@ -177,14 +165,6 @@ def _full_disk_said() -> Iterator[None]:
         if error.errno not in _FULL_DISK:
             raise
         raise StorageFull("there is no room for this file", "Free some disk space, then send it again.") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _clean_name(name: str) -> str:

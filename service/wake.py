@@ -1,4 +1,5 @@
-"""Redis's door: wakes idle workers. Nothing that must survive lives here; absent or down, all works, a little later.
+"""Redis's door: wakes idle workers, and servers that hold vectors when a video was published. Nothing that must survive
+lives here; absent or down, all works, a little later.
 
 A wake-up is an item of a short-lived list, so one that comes while a worker is busy is not lost, and one that nobody
 takes is gone after a minute. This file knows no job: the catalogue says what there is to do.
@@ -15,11 +16,13 @@ from typing import Any
 log = logging.getLogger("vidgrain.wake")
 
 _KEY = "vidgrain:wake"
+_CHANNEL = "vidgrain:published"
 _KEPT_S = 60
 _MAX_WAITING = 64
 _ANSWER_TIMEOUT_S = 0.5
 _LONGEST_WAIT_S = 20.0
 _PAUSE_AFTER_FAILURE_S = 5.0
+_LISTEN_S = 1.0
 
 
 class Wake:
@@ -29,6 +32,7 @@ class Wake:
     """
 
     def __init__(self, url: str | None) -> None:
+        self._url = url
         self._notifier = _client(url, _ANSWER_TIMEOUT_S) if url is not None else None
         self._waiter = _client(url, _LONGEST_WAIT_S + 5.0) if url is not None else None
         self._has_failed = False
@@ -45,6 +49,32 @@ class Wake:
         blocks_s = max(0.01, min(timeout_s, _LONGEST_WAIT_S))
         if self._ask(self._waiter, lambda redis: (redis.blpop([_KEY], timeout=blocks_s), True)) is None:
             self._closed.wait(max(0.0, ends_s - time.monotonic()))
+
+    def published(self) -> None:
+        """Wake the servers that hold vectors. Never raises for a Redis that is away."""
+        self._ask(self._notifier, lambda redis: redis.publish(_CHANNEL, "1"))
+
+    def on_published(self, call: Callable[[], object]) -> None:
+        """From now on run `call`, in a thread, whenever some process publishes; nothing without a Redis."""
+        if self._url is not None:
+            threading.Thread(target=self._listen, args=(self._url, call), name="published", daemon=True).start()
+
+    def _listen(self, url: str, call: Callable[[], object]) -> None:
+        from redis import RedisError
+
+        while not self._closed.is_set():
+            client = _client(url, _ANSWER_TIMEOUT_S)
+            try:
+                with client.pubsub(ignore_subscribe_messages=True) as messages:
+                    messages.subscribe(_CHANNEL)
+                    call()  # something may have been published while nobody listened
+                    while not self._closed.is_set():
+                        if messages.get_message(timeout=_LISTEN_S) is not None:
+                            call()
+            except (RedisError, OSError):  # `notify` and `wait` report it; the servers look by themselves meanwhile
+                self._closed.wait(_PAUSE_AFTER_FAILURE_S)
+            finally:
+                client.close()
 
     def is_there(self) -> bool:
         """Whether a Redis is named and answers just now."""

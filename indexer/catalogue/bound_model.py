@@ -1,10 +1,9 @@
-"""Which model the data of a catalogue belong to. Takes an open transaction."""
+"""Which model the data of a catalogue belong to. Every function takes an open transaction."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 from indexer.catalogue.rows import Transaction
@@ -22,18 +21,18 @@ def require_bound(tx: Transaction) -> ModelSpec:
     """The bound model. Raises: ModelMismatch before the first `bind`."""
     spec = bound(tx)
     if spec is None:
-        raise ModelMismatch("This data folder is tied to no model yet.", "Call bind_model first.")
+        raise ModelMismatch("This data folder isn't bound to a model yet.", "Open it with a model first.")
     return spec
 
 
-def bind(tx: Transaction, spec: ModelSpec, folder: Path) -> None:
+def bind(tx: Transaction, spec: ModelSpec) -> None:
     """Tie the data to this model the first time. Raises: ModelMismatch if they belong to another."""
     known = bound(tx)
     if known is None:
         tx.change("INSERT INTO state (key, value) VALUES ('model', ?)", json.dumps(asdict(spec)))
     elif known.fingerprint != spec.fingerprint:
         raise ModelMismatch(
-            f"The data in {folder} were made by the model {known.name} ({known.fingerprint[:12]}), "
+            f"The data in {tx.folder} were made by the model {known.name} ({known.fingerprint[:12]}), "
             f"not by {spec.name} ({spec.fingerprint[:12]}).",
             f"Start with the model {known.name}, or choose another data folder for {spec.name}.",
         )

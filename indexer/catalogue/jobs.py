@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
+from indexer.catalogue.bound_model import require_bound
 from indexer.catalogue.job_rules import backoff_s, judge_claim, may_try_again, require_transition
 from indexer.catalogue.rows import (
     Row,
@@ -23,7 +24,6 @@ from indexer.catalogue.rows import (
 from indexer.catalogue.segments import check_features, replace_segments
 from indexer.errors import JobConflict, JobLost, NotFound
 from indexer.records import Job, JobStage, JobStatus, MediaInfo, SegmentFeatures
-from model.types import ModelSpec
 
 CANCELLED = "cancelled", "The indexing was cancelled."
 EXHAUSTED = "worker_lost", "The worker stopped without a word in each of its attempts; the last was attempt {}."
@@ -54,9 +54,14 @@ def latest_job(tx: Transaction, video_id: str) -> Job:
 
 
 def list_page(
-    tx: Transaction, status: JobStatus | None, video_id: str | None, limit: int, cursor: str | None
+    tx: Transaction,
+    *,
+    status: JobStatus | None = None,
+    video_id: str | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
 ) -> tuple[tuple[Job, ...], str | None]:
-    """A page of jobs, newest first, and the cursor of the next one. Raises: InvalidQuery."""
+    """1..1000 jobs, newest first, and the cursor of the next page. Raises: InvalidQuery."""
     sql, parameters = "SELECT * FROM jobs WHERE 1", list[object]()
     if status is not None:
         sql += " AND status = ?"
@@ -82,20 +87,23 @@ def count_by_status(tx: Transaction) -> dict[JobStatus, int]:
     return counts
 
 
-def has_claimable(tx: Transaction, now_s: float) -> bool:
+def has_claimable(tx: Transaction) -> bool:
     """True if some open job may concern a worker now: a glance without the lock of a write."""
     sql = (
         "SELECT 1 FROM jobs WHERE status IN ('queued', 'running') AND "
         "CASE status WHEN 'queued' THEN not_before ELSE COALESCE(lease_expires_at, 0) END <= ? LIMIT 1"
     )
-    return tx.row(sql, now_s) is not None
+    return tx.row(sql, tx.now_s) is not None
 
 
-def claim(tx: Transaction, owner: str, lease_s: float, now_s: float) -> Job | None:
-    """The oldest job that may be worked on, now running under `owner`; on the way, jobs given up on are ended."""
-    for row in sorted(_open_rows(tx, now_s), key=lambda row: int(row["number"])):
+def claim(tx: Transaction, owner: str, lease_s: float) -> Job | None:
+    """The oldest job that is due, or whose worker went silent, now running under `owner`; None if there is none.
+
+    On the way, jobs whose attempts are used up are ended.
+    """
+    for row in sorted(_open_rows(tx), key=lambda row: int(row["number"])):
         job = job_of(row)
-        verdict = judge_claim(job, row["not_before"], now_s)
+        verdict = judge_claim(job, row["not_before"], tx.now_s)
         if verdict == "exhausted":
             _end_failed(tx, job, EXHAUSTED[0], EXHAUSTED[1].format(job.attempt))
         elif verdict == "cancelled":
@@ -105,13 +113,13 @@ def claim(tx: Transaction, owner: str, lease_s: float, now_s: float) -> Job | No
                 "UPDATE jobs SET status = 'running', stage = 'probe', attempt = attempt + 1, owner = ?, "
                 "lease_expires_at = ?, started_at = COALESCE(started_at, ?), progress_done = 0, progress_total = 0, "
                 "error_code = NULL, error_message = NULL WHERE number = ?",
-                *(owner, now_s + lease_s, now_s, row["number"]),
+                *(owner, tx.now_s + lease_s, tx.now_s, row["number"]),
             )
             return get_job(tx, job.id)
     return None
 
 
-def _open_rows(tx: Transaction, now_s: float) -> list[Row]:
+def _open_rows(tx: Transaction) -> list[Row]:
     """Every running job, and the oldest queued one that is due and whose video no other job is at: few, however long
     the queue is."""
     running = tx.rows("SELECT * FROM jobs WHERE status = 'running'")
@@ -120,7 +128,7 @@ def _open_rows(tx: Transaction, now_s: float) -> list[Row]:
         "AND NOT EXISTS (SELECT 1 FROM jobs AS r WHERE r.status = 'running' AND r.video_id = j.video_id) "
         "ORDER BY j.number LIMIT 1"
     )
-    return running + tx.rows(queued, now_s)
+    return running + tx.rows(queued, tx.now_s)
 
 
 def heartbeat(tx: Transaction, job: Job, lease_s: float, stage: JobStage, done: int, total: int) -> Job:
@@ -133,10 +141,12 @@ def heartbeat(tx: Transaction, job: Job, lease_s: float, stage: JobStage, done: 
     return get_job(tx, job.id)
 
 
-def publish(
-    tx: Transaction, job: Job, media: MediaInfo, segments: Sequence[SegmentFeatures], fingerprint: str, spec: ModelSpec
-) -> None:
-    """Features in, video ready, job succeeded. Raises: JobLost, ModelMismatch, ShapeError."""
+def publish(tx: Transaction, job: Job, media: MediaInfo, segments: Sequence[SegmentFeatures], fingerprint: str) -> None:
+    """Features written, video ready and job succeeded.
+
+    Raises: JobLost, ModelMismatch (also before a model is bound), ShapeError, ModelError for NaN.
+    """
+    spec = require_bound(tx)
     held = require_owned(tx, job)
     check_features(segments, spec, fingerprint)
     replace_segments(tx, held.video_id, segments, fingerprint)

@@ -1,6 +1,6 @@
-"""What the catalogue's files share: an open transaction, records made of rows, text made storable, cursors.
+"""What the catalogue's files share: an open transaction, records made from rows, text made storable, cursors.
 
-It is handed a function that runs SQL and knows no SQLite: its door is database.py.
+It is handed a function that runs SQL and knows no SQLite, whose door is database.py.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ _ID = re.compile(r"[0-9A-Za-z_-]{1,128}")
 
 
 class Transaction:
-    """An open transaction: SQL with bound parameters in, rows out. `now_s` is one time for all that happens in it."""
+    """An open transaction: SQL with bound parameters in, rows out."""
 
-    def __init__(self, execute: Callable[[str, Sequence[Any]], Any], now_s: float) -> None:
+    def __init__(self, execute: Callable[[str, Sequence[Any]], Any], now_s: float, folder: Path) -> None:
         self._execute = execute
         self.now_s = now_s
+        """UTC epoch seconds: one time for all that happens in the transaction."""
+        self.folder = folder
+        """The data folder, to which the paths of managed files are relative."""
 
     def rows(self, sql: str, *parameters: Any) -> list[Row]:
         """All rows of a query."""
@@ -107,8 +110,8 @@ def _plain(value: Any, depth: int) -> Any:
     raise InvalidMetadata(f"Metadata can't hold a {type(value).__name__}.")
 
 
-def video_of(row: Row) -> Video:
-    """A Video of a row of `videos`."""
+def video_of(tx: Transaction, row: Row) -> Video:
+    """The Video in a row of `videos`; its path is absolute, wherever the data folder lies by now."""
     media = None
     if row["duration_s"] is not None:
         media = MediaInfo(
@@ -125,7 +128,7 @@ def video_of(row: Row) -> Video:
         id=row["id"],
         sha256=row["sha256"],
         title=row["title"],
-        path=Path(os.fsdecode(row["path"])),
+        path=tx.folder / os.fsdecode(row["path"]),
         is_managed=bool(row["is_managed"]),
         size_bytes=row["size_bytes"],
         metadata=json.loads(row["metadata"]),
@@ -134,13 +137,14 @@ def video_of(row: Row) -> Video:
         indexed_at=row["indexed_at"],
         num_segments=row["num_segments"],
         media=media,
+        mtime_ns=row["mtime_ns"],
         error_code=row["error_code"],
         error_message=row["error_message"],
     )
 
 
 def job_of(row: Row) -> Job:
-    """A Job of a row of `jobs`."""
+    """The Job in a row of `jobs`."""
     return Job(
         id=row["id"],
         kind=row["kind"],

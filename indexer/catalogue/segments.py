@@ -67,10 +67,12 @@ def delete_segments(tx: Transaction, video_id: str) -> None:
 
 
 def read_segments(tx: Transaction, video_id: str) -> tuple[StoredSegment, ...]:
-    """A video's segments in order of time. Raises: CatalogueUnreadable for one whose bytes have changed."""
-    return tuple(
-        _segment_of(row) for row in tx.rows("SELECT * FROM segments WHERE video_id = ? ORDER BY position", video_id)
-    )
+    """A video's segments in order of time; () for a removed or pending one.
+
+    Raises: CatalogueUnreadable if the bytes of one have changed.
+    """
+    rows = tx.rows("SELECT * FROM segments WHERE video_id = ? ORDER BY position", video_id)
+    return tuple(_segment_of(row) for row in rows)
 
 
 def searchable_ids(
@@ -87,15 +89,21 @@ def searchable_ids(
     return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows)))
 
 
-def changes_after(tx: Transaction, after_seq: int, limit: int) -> tuple[VideoChange, ...]:
-    """The newest change of each video that changed after `after_seq`, in order of seq."""
+def changes_after(tx: Transaction, after_seq: int, limit: int = 1000) -> tuple[VideoChange, ...]:
+    """Videos that changed after `after_seq` in order of seq, each once; without those that were never searchable."""
     rows = tx.rows(
-        "SELECT seq, id, removed_at IS NULL AND num_segments > 0 AS is_live FROM videos WHERE seq > ? "
-        "ORDER BY seq LIMIT ?",
+        "SELECT seq, CAST(id AS BLOB) AS id, CASE WHEN removed_at IS NULL THEN num_segments ELSE 0 END AS num "
+        "FROM videos WHERE seq > ? ORDER BY seq LIMIT ?",
         after_seq,
         limit,
     )
-    return tuple(VideoChange(row["seq"], row["id"], bool(row["is_live"])) for row in rows)
+    # an id whose bytes were damaged need not be UTF-8: the reader then misses its segments and reports the video
+    return tuple(VideoChange(row["seq"], row["id"].decode("utf-8", "replace"), row["num"]) for row in rows)
+
+
+def count(tx: Transaction) -> int:
+    """All segments that are stored, whichever video they belong to."""
+    return int(tx.rows("SELECT COUNT(*) FROM segments")[0][0])
 
 
 def _segment_of(row: Row) -> StoredSegment:

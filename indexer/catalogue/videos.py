@@ -1,11 +1,11 @@
-"""Videos in the catalogue: added, listed, changed, removed. Takes an open transaction."""
+"""Videos in the catalogue: added, listed, changed, removed. Every function takes an open transaction."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,16 @@ from indexer.records import AddResult, OnDuplicate, Video, VideoStatus
 
 ID_CHARS = 16
 
-NOT_OF_THE_CONTENT = ("cancelled", "file_missing", "file_changed", "storage_full", "backend_missing", "model_mismatch")
+NOT_OF_THE_CONTENT = (
+    "cancelled",
+    "file_missing",
+    "file_changed",
+    "storage_full",
+    "backend_missing",
+    "model_mismatch",
+    "worker_lost",
+    "decode_interrupted",
+)
 """Failures that say nothing about the content: adding the same content again tries again."""
 
 
@@ -38,21 +47,45 @@ class NewVideo:
     """What is known of a file when it is added."""
 
     path: Path
+    """Absolute; of a managed file inside the data folder."""
     sha256: str
     size_bytes: int
     title: str
-    metadata: Mapping[str, Any]
-    is_managed: bool
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    is_managed: bool = False
+    """Whether the file is the index's own and goes with the video."""
+    mtime_ns: int | None = None
+    """When the file was last changed before its content was hashed; None where that can't be relied on."""
 
-    def columns(self) -> tuple[Any, ...]:
-        """title, path, is_managed, size_bytes, metadata as stored."""
-        title = storable_line(self.title)
-        return title, _path_bytes(self.path), int(self.is_managed), self.size_bytes, metadata_json(self.metadata)
+    def columns(self, tx: Transaction) -> tuple[Any, ...]:
+        """title, size_bytes, metadata, path, is_managed, mtime_ns as stored."""
+        return storable_line(self.title), self.size_bytes, metadata_json(self.metadata), *self.place(tx)
+
+    def place(self, tx: Transaction) -> tuple[bytes, int, int | None]:
+        """path, is_managed, mtime_ns as stored. The path of a managed file is relative to the data folder, which may be
+        moved or copied."""
+        path = _path_bytes(self.path.relative_to(tx.folder) if self.is_managed else self.path)
+        return path, int(self.is_managed), self.mtime_ns
 
 
-def add(tx: Transaction, new: NewVideo, on_duplicate: OnDuplicate, max_attempts: int) -> AddResult:
-    """The video's row and its job's row, or what is known of the same content. Raises: DuplicateVideo."""
-    known = tx.row("SELECT * FROM videos WHERE sha256 = ?", new.sha256)
+def add(
+    tx: Transaction,
+    new: NewVideo,
+    on_duplicate: OnDuplicate = "skip",
+    max_attempts: int = 3,
+    *,
+    is_file_renewed: bool = False,
+) -> AddResult:
+    """A video's row and its job's. The id is the first 16 hex digits of the content's SHA-256.
+
+    If the content is known: "skip" gives the known video and its last job (and takes the new path if the old file is
+    gone, and queues a job again if the last one failed for a reason outside the content), "replace" takes the new
+    title, metadata and path and queues a job while the old features stay searchable.
+    is_file_renewed: the video's file has just replaced a damaged or missing one, so that an earlier failure says
+    nothing about the content.
+    Raises: DuplicateVideo for "error", InvalidMetadata, FileMissing for a path that no file can have.
+    """
+    known = tx.row("SELECT * FROM videos WHERE sha256 = ?", known_id("hash", new.sha256))
     if known is None:
         video_id = _insert(tx, new)
         return AddResult(video_id, insert_job(tx, video_id, max_attempts), is_duplicate=False)
@@ -71,26 +104,30 @@ def add(tx: Transaction, new: NewVideo, on_duplicate: OnDuplicate, max_attempts:
     if on_duplicate == "replace":
         _overwrite(tx, video_id, new)
         _announce(tx, known)
-        return AddResult(video_id, _queue_again(tx, known, max_attempts), True, _abandoned(known, new))
-    is_gone = not Path(os.fsdecode(known["path"])).exists()
-    if is_gone:
+        return AddResult(video_id, _queue_again(tx, known, max_attempts), is_duplicate=True)
+    is_gone = not (tx.folder / os.fsdecode(known["path"])).exists()
+    is_to_try_again = known["status"] == "failed" and (is_file_renewed or known["error_code"] in NOT_OF_THE_CONTENT)
+    if is_gone or is_file_renewed or is_to_try_again:
         _move(tx, video_id, new)
-    if known["status"] == "failed" and known["error_code"] in NOT_OF_THE_CONTENT:
-        if not is_gone:
-            _move(tx, video_id, new)
-        return AddResult(video_id, _queue_again(tx, known, max_attempts), True, _abandoned(known, new))
+    if is_to_try_again:
+        return AddResult(video_id, _queue_again(tx, known, max_attempts), is_duplicate=True)
     return AddResult(video_id, latest_job(tx, video_id).id, is_duplicate=True)
 
 
 def get(tx: Transaction, video_id: str) -> Video:
     """A live video. Raises: NotFound."""
-    return video_of(_row(tx, video_id))
+    return video_of(tx, _row(tx, video_id))
 
 
 def list_page(
-    tx: Transaction, limit: int, cursor: str | None, filter: Mapping[str, Any] | None, status: VideoStatus | None
+    tx: Transaction,
+    *,
+    limit: int = 50,
+    cursor: str | None = None,
+    filter: Mapping[str, Any] | None = None,
+    status: VideoStatus | None = None,
 ) -> tuple[tuple[Video, ...], str | None]:
-    """A page of live videos, newest first, and the cursor of the next one. Raises: InvalidFilter, InvalidQuery."""
+    """1..1000 live videos, newest first, and the cursor of the next page. Raises: InvalidFilter, InvalidQuery."""
     clause = compile_filter(filter)
     sql, parameters = f"SELECT * FROM videos AS v WHERE v.removed_at IS NULL AND {clause.sql}", [*clause.parameters]
     if status is not None:
@@ -102,11 +139,13 @@ def list_page(
     rows = tx.rows(f"{sql} ORDER BY v.created_at DESC, v.id DESC LIMIT ?", *parameters, checked_limit(limit) + 1)
     page = rows[:limit]
     following = cursor_of(page[-1]["created_at"], page[-1]["id"]) if len(rows) > limit else None
-    return tuple(video_of(row) for row in page), following
+    return tuple(video_of(tx, row) for row in page), following
 
 
-def update(tx: Transaction, video_id: str, title: str | None, metadata: Mapping[str, Any] | None) -> Video:
-    """Change title or metadata (which is replaced whole). Raises: NotFound, InvalidMetadata."""
+def update(
+    tx: Transaction, video_id: str, *, title: str | None = None, metadata: Mapping[str, Any] | None = None
+) -> Video:
+    """Change the title, replace the metadata; None leaves as is. Raises: NotFound, InvalidMetadata."""
     row = _row(tx, video_id)
     if title is not None:
         tx.change("UPDATE videos SET title = ? WHERE id = ?", storable_line(title), row["id"])
@@ -118,7 +157,7 @@ def update(tx: Transaction, video_id: str, title: str | None, metadata: Mapping[
 
 
 def remove(tx: Transaction, video_id: str) -> Video:
-    """Make it a tombstone: features gone, open jobs cancelled, a new seq. Gives the video as it was."""
+    """Leave a tombstone: features gone, jobs cancelled, a new seq. Returns the video as it was. Raises: NotFound."""
     video = get(tx, video_id)
     cancel_jobs_of(tx, video.id)
     delete_segments(tx, video.id)
@@ -135,12 +174,25 @@ def live(tx: Transaction, ids: Sequence[str]) -> dict[str, Video]:
     """Those of the ids that are live videos."""
     wanted = json.dumps([given for given in ids if isinstance(given, str) and given.isascii()])
     sql = "SELECT * FROM videos WHERE removed_at IS NULL AND id IN (SELECT value FROM json_each(?))"
-    return {row["id"]: video_of(row) for row in tx.rows(sql, wanted)}
+    return {row["id"]: video_of(tx, row) for row in tx.rows(sql, wanted)}
 
 
-def has_file(tx: Transaction, path: Path) -> bool:
-    """Whether a live video has this path."""
-    return tx.row("SELECT 1 FROM videos WHERE path = ? AND removed_at IS NULL", _path_bytes(path)) is not None
+def by_content(tx: Transaction, sha256: str) -> Video | None:
+    """The live video of this content."""
+    row = tx.row("SELECT * FROM videos WHERE sha256 = ? AND removed_at IS NULL", known_id("hash", sha256))
+    return None if row is None else video_of(tx, row)
+
+
+def managed_paths(tx: Transaction) -> frozenset[Path]:
+    """The files, as absolute paths, that live videos have in the data folder."""
+    rows = tx.rows("SELECT path FROM videos WHERE is_managed AND removed_at IS NULL")
+    return frozenset(tx.folder / os.fsdecode(row["path"]) for row in rows)
+
+
+def has_managed_file(tx: Transaction, path: Path) -> bool:
+    """Whether a live video has this very file in the data folder."""
+    sql = "SELECT 1 FROM videos WHERE path = ? AND is_managed AND removed_at IS NULL"
+    return tx.row(sql, _path_bytes(path.relative_to(tx.folder))) is not None
 
 
 def count_ready(tx: Transaction) -> tuple[int, int]:
@@ -164,17 +216,18 @@ def _insert(tx: Transaction, new: NewVideo) -> str:
     short = new.sha256[:ID_CHARS]
     video_id = new.sha256 if tx.row("SELECT 1 FROM videos WHERE id = ?", short) else short
     tx.change(
-        "INSERT INTO videos (id, sha256, title, path, is_managed, size_bytes, metadata, status, created_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
-        *(video_id, new.sha256, *new.columns(), tx.now_s),
+        "INSERT INTO videos (id, sha256, title, size_bytes, metadata, path, is_managed, mtime_ns, status, created_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
+        *(video_id, new.sha256, *new.columns(tx), tx.now_s),
     )
     return video_id
 
 
 def _overwrite(tx: Transaction, video_id: str, new: NewVideo) -> None:
     tx.change(
-        "UPDATE videos SET title = ?, path = ?, is_managed = ?, size_bytes = ?, metadata = ? WHERE id = ?",
-        *(*new.columns(), video_id),
+        "UPDATE videos SET title = ?, size_bytes = ?, metadata = ?, path = ?, is_managed = ?, mtime_ns = ? "
+        "WHERE id = ?",
+        *(*new.columns(tx), video_id),
     )
 
 
@@ -186,15 +239,7 @@ def _announce(tx: Transaction, row: Row) -> None:
 
 def _move(tx: Transaction, video_id: str, new: NewVideo) -> None:
     """The same content at a new place."""
-    tx.change(
-        "UPDATE videos SET path = ?, is_managed = ? WHERE id = ?", _path_bytes(new.path), int(new.is_managed), video_id
-    )
-
-
-def _abandoned(known: Row, new: NewVideo) -> Path | None:
-    """The file of ours that a video leaves for another one."""
-    is_left = known["is_managed"] and known["path"] != _path_bytes(new.path)
-    return Path(os.fsdecode(known["path"])) if is_left else None
+    tx.change("UPDATE videos SET path = ?, is_managed = ?, mtime_ns = ? WHERE id = ?", *new.place(tx), video_id)
 
 
 def _queue_again(tx: Transaction, known: Row, max_attempts: int) -> str:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -43,14 +43,13 @@ class LaneLimits:
     budget_s: float | None = None
     """Seconds of decoding in one turn, all its requests together."""
 
+    def num_places(self, num_children: int) -> int:
+        """How many turns of a pool may be taken or waited for at once, if the waiting is limited."""
+        return min(num_children, self.max_running or num_children) + (self.max_waiting or 0)
+
 
 THUMBNAIL_LANE = LaneLimits(max_waiting=64, patience_s=60.0)
 """Thumbnails: a page of results asks for some thirty at once."""
-
-
-def clip_lane(num_children: int, query_s: float) -> LaneLimits:
-    """Clip queries: few wait, and one child is left to thumbnails. query_s: how long one may wait, and may decode."""
-    return LaneLimits(max(1, num_children - 1), max_waiting=4, patience_s=query_s, budget_s=query_s)
 
 
 class DecodePool:
@@ -68,8 +67,7 @@ class DecodePool:
 
     def lane(self, limits: LaneLimits) -> Lane:
         """A queue of its own for one use of the children."""
-        num_running = min(len(self._all), limits.max_running or len(self._all))
-        return Lane(self._changed, self._free, replace(limits, max_running=num_running), lambda: self._is_closed)
+        return Lane(self._changed, self._free, limits, lambda: self._is_closed)
 
     def probe(self, path: Path) -> MediaInfo:
         """As reading.probe."""
@@ -119,11 +117,6 @@ class Lane:
         self._is_closed = is_closed
         self._num_running = 0
         self._waiting: deque[object] = deque()
-
-    @property
-    def num_places(self) -> int:
-        """Turns that may be taken or waited for at once, if the lane's limits say so; else those taken."""
-        return (self._limits.max_running or 0) + (self._limits.max_waiting or 0)
 
     @property
     def num_waiting(self) -> int:

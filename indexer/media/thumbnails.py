@@ -6,13 +6,15 @@ every millisecond of every video does not fill the disk. It knows no video and n
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from indexer.files import write_whole
+from indexer.errors import StorageFull
+from model.files import write_atomic
 
 MAX_PER_VIDEO = 256
 
@@ -28,7 +30,7 @@ class Thumbnails:
         """The picture of a time in seconds; `make` makes it if it isn't there. Raises: StorageFull, as make does."""
         place = self._folder / video_id / f"{round(at_s * 1000)}.jpg"
         if not _touch(place):
-            write_whole(place, make())
+            _write(place, make())
             self._make_room(place)
         return place
 
@@ -47,6 +49,15 @@ class Thumbnails:
         for _, path in sorted(used)[: max(0, len(used) - self._max_per_video)]:
             if path != newest:
                 path.unlink(missing_ok=True)
+
+
+def _write(place: Path, picture: bytes) -> None:
+    try:
+        write_atomic(place, picture)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("There is no room to write the file.", "Free some space.", path=place) from error
+        raise
 
 
 def _touch(place: Path) -> bool:

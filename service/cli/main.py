@@ -92,7 +92,7 @@ def worker(
 
     threading.Thread(target=give_back_the_job, daemon=True).start()
     try:
-        index.worker(wait=wake.wait if settings.redis_url else None).run(stop)
+        index.worker(wait=wake.wait if settings.redis_url else None, on_published=wake.published).run(stop)
     finally:
         wake.close()
         index.close()

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from indexer.records import AddResult, Job
+from indexer.storage import ReceivedFile
 from service.bodies import MULTIPART, checked, content_type, documented, parse, read_json
 from service.errors import InvalidRequest
 from service.paths import allowed_file
@@ -19,7 +20,7 @@ from service.requests import AddByPath, AddFields, AddQuery
 from service.responses import Added, JobAnswer
 from service.routes.problems import Responses, problems
 from service.running import Prefix, Running, TheRunning
-from service.uploads import Upload, receive
+from service.uploads import VIDEO_TYPES, Upload, receive
 
 router = APIRouter(tags=["videos"])
 
@@ -76,7 +77,7 @@ async def add_video(
 
 async def _add_upload(request: Request, running: Running) -> AddResult:
     limit, allowed = running.settings.max_upload_bytes, frozenset({"title", "metadata", "on_duplicate"})
-    async with receive(request, running.incoming, max_upload_bytes=limit, allowed=allowed) as form:
+    async with receive(request, running.index.storage.incoming, max_upload_bytes=limit, allowed=allowed) as form:
         fields = _form_fields(form.fields)
         return await run_in_threadpool(_add_file, running, form.upload, fields)
 
@@ -96,15 +97,10 @@ def _add_path(running: Running, body: AddByPath) -> AddResult:
 def _add_file(running: Running, upload: Upload, fields: AddFields) -> AddResult:
     if upload.size_bytes == 0:
         raise InvalidRequest("file: it is empty", fields=[("file", "it is empty")])
+    suffix = Path(upload.file_name.lower()).suffix
+    received = ReceivedFile(upload.path, upload.sha256, upload.size_bytes, suffix if suffix in VIDEO_TYPES else "")
     title = fields.title or Path(upload.file_name).stem
-    with running.media_lock:
-        kept = upload.keep(running.media)
-        try:
-            return running.index.add(
-                kept, title=title, metadata=fields.metadata, on_duplicate=fields.on_duplicate, is_managed=True
-            )
-        finally:
-            running.index.discard(kept)  # a duplicate may have another file, and a refusal has none
+    return running.index.add_received(received, title=title, metadata=fields.metadata, on_duplicate=fields.on_duplicate)
 
 
 async def _wait(request: Request, running: Running, job_id: str, wait_s: float) -> Job:

@@ -64,7 +64,9 @@ async def search_video(request: Request, running: TheRunning, prefix: Prefix) ->
 
 async def _by_upload(request: Request, running: Running, prefix: str) -> SearchResponse:
     limit = running.settings.max_upload_bytes
-    async with receive(request, running.incoming, max_upload_bytes=limit, allowed=frozenset({"options"})) as form:
+    async with receive(
+        request, running.index.storage.incoming, max_upload_bytes=limit, allowed=frozenset({"options"})
+    ) as form:
         body = validate(form.fields.get("options") or "{}", ClipRange, "options")
         options = body.options(running.settings.candidates)
         search = partial(running.index.search_video, form.upload.path, options, start_s=body.start_s, end_s=body.end_s)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
@@ -12,9 +12,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import FileResponse
 
 from indexer.catalogue.rows import storable
-from indexer.errors import NotFound
 from service.bodies import documented, json_body, parse
 from service.errors import InvalidRequest, RangeNotSatisfiable
+from service.open_file import OpenFileResponse
 from service.requests import ChangeVideo, ThumbnailQuery, VideosQuery
 from service.responses import VideoAnswer, VideoList
 from service.routes.problems import Responses, problems
@@ -72,8 +72,7 @@ def change_video(
 @router.delete("/videos/{video_id}", status_code=204, responses=problems(403, 404))
 def remove_video(video_id: str, running: TheRunning) -> None:
     """Take a video out of every search at once. A file that was uploaded goes with it; one named by path stays."""
-    with running.media_lock:
-        running.index.remove(video_id)
+    running.index.remove(video_id)
 
 
 @router.get("/videos/{video_id}/thumbnail", response_class=FileResponse, responses=problems(404, 415, 507) | _PICTURE)
@@ -86,24 +85,15 @@ async def thumbnail(video_id: str, query: Annotated[ThumbnailQuery, Query()], ru
 @router.get("/videos/{video_id}/stream", response_class=FileResponse, responses=problems(404, 416) | _STREAM)
 def stream(video_id: str, request: Request, running: TheRunning) -> Response:
     """The file itself, for a player; a Range header is honoured."""
-    video = running.index.get(video_id)
-    size_bytes = _size_bytes(video.path)
-    if "range" in request.headers:
-        _keep_only_a_good_range(request, size_bytes)
-    kind = VIDEO_TYPES.get(video.path.suffix.lower(), "application/octet-stream")
-    return FileResponse(
-        video.path,
-        media_type=kind,
-        filename=storable(video.file_name),
-        content_disposition_type="inline",
-        stat_result=video.path.stat(),
-    )
-
-
-def _size_bytes(path: Path) -> int:
-    if not path.is_file():
-        raise NotFound("the file of this video is gone", "Add it again, or remove the video.")
-    return path.stat().st_size
+    video, file = running.index.open_file(video_id)
+    try:
+        if "range" in request.headers:
+            _keep_only_a_good_range(request, os.fstat(file.fileno()).st_size)
+        kind = VIDEO_TYPES.get(video.path.suffix.lower(), "application/octet-stream")
+        return OpenFileResponse(file, media_type=kind, file_name=storable(video.file_name))
+    except BaseException:
+        file.close()
+        raise
 
 
 def _keep_only_a_good_range(request: Request, size_bytes: int) -> None:

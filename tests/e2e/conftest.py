@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from indexer.index import IndexConfig, VideoIndex
+from indexer.config import IndexConfig
+from indexer.index import VideoIndex
 from indexer.worker import Worker
 from model.types import VideoTextModel
 from service.app import create_app

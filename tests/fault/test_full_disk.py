@@ -15,9 +15,8 @@ SIZE_BYTES = 24 * 2**20
 PROGRAM = """
 import sys
 from pathlib import Path
-from indexer.catalogue.database import Catalogue
 from indexer.errors import StorageFull
-from tests.support.catalogues import MEDIA, SPEC, add, claim, features
+from tests.support.catalogues import MEDIA, SPEC, Catalogue, add, claim, features
 
 folder = Path(sys.argv[1])
 (folder / "ballast").write_bytes(b"x" * 2**21)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.catalogue.database import Catalogue
 from indexer.pipeline import FrameSource, index_video
+from tests.support.catalogues import Catalogue
 from tests.support.clips import numbered_frames, write_clip
 from tests.support.fake_sandbox import write_fake_video
 from tests.support.fakes import COLOURS, FakeModel

@@ -24,7 +24,7 @@ DOORS = {
     "av": {"indexer/media/pyav.py", "indexer/media/write.py"},
     "decord": {"indexer/media/decord.py"},
     "faiss": {"indexer/vectors.py"},
-    "sqlite3": {"indexer/catalogue/database.py"},
+    "sqlite3": {"indexer/catalogue/database.py", "indexer/catalogue/migrations.py"},
     "redis": {"service/wake.py"},
 }
 

@@ -15,11 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from indexer.catalogue.database import Catalogue
 from indexer.catalogue.filters import OPERATORS, compile_filter
 from indexer.errors import InvalidFilter, InvalidMetadata, JobConflict, JobLost
 from indexer.records import Job, SegmentFeatures
-from tests.support.catalogues import MEDIA, SPEC, Clock, add, features
+from tests.support.catalogues import MEDIA, SPEC, Catalogue, Clock, add, features
 
 NAMES = ["a", "b"]
 LEASE_S = 10.0

@@ -63,6 +63,7 @@ def indexed(model: ServedModel, videos: dict[str, Video]) -> tuple[MemoryShelf, 
 
 def ranked(model: ServedModel, made: tuple[MemoryShelf, VectorIndex], query: Query, **options: object) -> list[str]:
     shelf, vectors = made
+    vectors.follow(shelf)
     answer = search(query, model, vectors, shelf, SearchOptions(top_k=50, **options))  # type: ignore[arg-type]
     return [hit.video.id for hit in answer.hits]
 

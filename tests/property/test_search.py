@@ -73,6 +73,7 @@ def test_recall_of_everything_and_rerank_is_brute_force(seed: int, num_videos: i
     shelf, vectors = shelf_of(seed, num_videos)
     query = a_query(seed, num_rows)
     expected = brute_force(query, shelf, [f"v{n:02}" for n in range(num_videos)])
+    vectors.follow(shelf)
     for mode in ("ann", "exact"):
         answer = search(
             query, MODEL, vectors, shelf, SearchOptions(top_k=EVERYTHING, recall=mode, candidates=EVERYTHING)
@@ -90,6 +91,7 @@ def test_filters_are_applied_before_the_top_k(seed: int, chosen: set[int], top_k
     query = a_query(seed, 0)
     video_ids = tuple(f"v{n:02}" for n in sorted(chosen))
     expected = brute_force(query, shelf, list(video_ids))
+    vectors.follow(shelf)
     for mode in ("ann", "exact"):
         options = SearchOptions(top_k=top_k, recall=mode, candidates=3 * top_k + 40, video_ids=video_ids)
         found = scores_of(search(query, MODEL, vectors, shelf, options))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from indexer.catalogue.database import Catalogue
+from indexer.catalogue import bound_model, jobs, segments, videos
+from indexer.catalogue.database import Database
+from indexer.catalogue.videos import NewVideo
 from indexer.records import AddResult, Job, MediaInfo, OnDuplicate, SegmentFeatures
 from model.types import ModelSpec
 
@@ -28,6 +32,54 @@ class Clock:
     def pass_s(self, seconds: float) -> None:
         """Let time pass."""
         self.now_s += seconds
+
+
+class Catalogue(Database):
+    """The catalogue's functions as verbs that each open a transaction of their own, which is what most tests want."""
+
+    READS: ClassVar[dict[str, Callable[..., Any]]] = {
+        "model": bound_model.bound,
+        "get_video": videos.get,
+        "list_videos": videos.list_page,
+        "live_videos": videos.live,
+        "managed_paths": videos.managed_paths,
+        "count": videos.count_ready,
+        "changes": segments.changes_after,
+        "segments": segments.read_segments,
+        "segment_ids": segments.searchable_ids,
+        "last_seq": lambda tx: tx.last_seq(),
+        "get_job": jobs.get_job,
+        "list_jobs": jobs.list_page,
+        "count_jobs": jobs.count_by_status,
+    }
+    WRITES: ClassVar[dict[str, Callable[..., Any]]] = {
+        "bind_model": bound_model.bind,
+        "add_video": videos.add,
+        "update_video": videos.update,
+        "remove_video": videos.remove,
+        "claim_job": jobs.claim,
+        "heartbeat": jobs.heartbeat,
+        "publish": jobs.publish,
+        "fail_job": jobs.fail,
+        "end_cancelled": jobs.end_cancelled,
+        "release_job": jobs.release,
+        "cancel_job": jobs.cancel,
+        "retry_job": jobs.retry,
+    }
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        for functions, begin in ((self.READS, self.read), (self.WRITES, self.write)):
+            if name in functions:
+                return partial(self._in_transaction, begin, functions[name])
+        raise AttributeError(name)
+
+    def __enter__(self) -> Catalogue:
+        return self
+
+    @staticmethod
+    def _in_transaction(begin: Callable[[], Any], function: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        with begin() as tx:
+            return function(tx, *given, **named)
 
 
 def features(num_segments: int, seed: int = 0, num_frames: int = 3) -> tuple[SegmentFeatures, ...]:
@@ -58,21 +110,15 @@ def add(
     max_attempts: int = 3,
 ) -> AddResult:
     """Add a video whose content is its name."""
-    return catalogue.add_video(
-        path=path or Path(f"{name}.mp4"),
-        sha256=hashlib.sha256(name.encode()).hexdigest(),
-        size_bytes=len(name),
-        title=title or name,
-        metadata=metadata or {},
-        is_managed=False,
-        on_duplicate=on_duplicate,
-        max_attempts=max_attempts,
-    )
+    sha256 = hashlib.sha256(name.encode()).hexdigest()
+    new = NewVideo(path or Path(f"/videos/{name}.mp4"), sha256, len(name), title or name, metadata or {})
+    added: AddResult = catalogue.add_video(new, on_duplicate, max_attempts)
+    return added
 
 
 def claim(catalogue: Catalogue, owner: str = "worker-1", lease_s: float = 10.0) -> Job:
     """Claim a job that must be there."""
-    job = catalogue.claim_job(owner, lease_s)
+    job: Job | None = catalogue.claim_job(owner, lease_s)
     assert job is not None
     return job
 

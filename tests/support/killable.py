@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from indexer.catalogue.database import Catalogue
+from indexer.catalogue.videos import NewVideo
 from indexer.media.sandbox import DecodeSandbox
 from indexer.pipeline import PipelineConfig
 from indexer.records import Frames
 from indexer.worker import Worker, WorkerConfig
 from model.resize import FrameResize
-from tests.support.catalogues import add
+from tests.support.catalogues import Catalogue, add
 from tests.support.fake_sandbox import FakeSandbox
 from tests.support.fakes import FakeModel
 
@@ -47,16 +47,8 @@ def kill(process: BaseProcess) -> None:
 def add_file(catalogue: Catalogue, path: Path, max_attempts: int) -> str:
     """Add a file by its content; gives the video's id."""
     content = path.read_bytes()
-    return catalogue.add_video(
-        path=path,
-        sha256=hashlib.sha256(content).hexdigest(),
-        size_bytes=len(content),
-        title=path.name,
-        metadata={},
-        is_managed=False,
-        on_duplicate="skip",
-        max_attempts=max_attempts,
-    ).video_id
+    new = NewVideo(path, hashlib.sha256(content).hexdigest(), len(content), path.name)
+    return str(catalogue.add_video(new, "skip", max_attempts).video_id)
 
 
 class UnhurriedSandbox(DecodeSandbox):

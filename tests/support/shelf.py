@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,19 @@ class MemoryShelf:
         self._seq += 1
         self._seqs[video_id] = self._seq
 
+    def last_seq(self) -> int:
+        return self._seq
+
+    @contextmanager
+    def snapshot(self) -> Iterator[MemoryShelf]:
+        yield self
+
+    def num_stored(self) -> int:
+        return sum(map(len, self._segments.values()))
+
     def changes(self, after_seq: int, limit: int = 1000) -> tuple[VideoChange, ...]:
         rows = sorted((seq, video_id) for video_id, seq in self._seqs.items() if seq > after_seq)
-        return tuple(VideoChange(seq, video_id, video_id in self._segments) for seq, video_id in rows[:limit])
+        return tuple(VideoChange(seq, key, len(self._segments.get(key, ()))) for seq, key in rows[:limit])
 
     def segments(self, video_id: str) -> tuple[StoredSegment, ...]:
         if video_id in self.damaged:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from indexer.catalogue.segments import read_segments
+from indexer.config import IndexConfig
 from indexer.errors import (
+    CatalogueUnreadable,
     DuplicateVideo,
     FileMissing,
     InvalidQuery,
@@ -20,9 +25,9 @@ from indexer.errors import (
     UnsupportedMedia,
     VideoTooLong,
 )
-from indexer.files import write_whole
-from indexer.index import IndexConfig, VideoIndex
-from indexer.records import SearchAnswer, SearchOptions
+from indexer.index import VideoIndex
+from indexer.records import SearchAnswer, SearchOptions, StoredSegment
+from indexer.storage import ReceivedFile
 from tests.support.clips import solid_clip, write_clip
 from tests.support.fakes import COLOURS, FakeModel
 
@@ -70,6 +75,14 @@ def index(tmp_path: Path) -> Iterator[VideoIndex]:
         yield index
 
 
+def received(index: VideoIndex, path: Path) -> ReceivedFile:
+    """A copy of a file as an upload leaves it."""
+    content = path.read_bytes()
+    place = index.storage.incoming() / uuid.uuid4().hex
+    place.write_bytes(content)
+    return ReceivedFile(place, hashlib.sha256(content).hexdigest(), len(content), path.suffix)
+
+
 def video_id(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
@@ -108,9 +121,14 @@ def test_a_range_of_a_stored_video_is_only_what_it_shows(shared: VideoIndex, cli
     assert 6.0 <= moment.best_s < 8.0
 
 
+def _segments(index: VideoIndex, video_id: str) -> tuple[StoredSegment, ...]:
+    with index._database.read() as tx:
+        return read_segments(tx, video_id)
+
+
 def test_a_range_without_a_stored_frame_is_read_from_the_file(shared: VideoIndex, clips: dict[str, Path]) -> None:
     own = video_id(clips["long"])
-    segment = shared._catalogue.segments(own)[1].features
+    segment = _segments(shared, own)[1].features
     assert all(not 6.05 <= at_s < 6.15 for at_s in segment.times_s)
     (moment, *_) = shared.search_stored(own, SearchOptions(include_self=True), start_s=6.05, end_s=6.15).hits[0].moments
     assert 6.0 <= moment.best_s < 8.0
@@ -198,10 +216,9 @@ def test_a_file_that_is_no_video_fails_its_job_with_a_reason(index: VideoIndex, 
 def test_removing_takes_it_out_of_search_and_deletes_only_what_is_managed(
     index: VideoIndex, clips: dict[str, Path], tmp_path: Path
 ) -> None:
-    managed = index.folder / "media" / "own.mp4"
-    managed.parent.mkdir(parents=True)
-    managed.write_bytes(clips["green"].read_bytes())
-    green = index.add(managed, is_managed=True).video_id
+    green = index.add_received(received(index, clips["green"]), title="own").video_id
+    managed = index.get(green).path
+    assert managed.read_bytes() == clips["green"].read_bytes()
     red = index.add(clips["red"]).video_id
     work_off(index)
     thumbnail = index.thumbnail(green, 0.5)
@@ -268,6 +285,95 @@ def test_data_of_another_model_is_refused(tmp_path: Path) -> None:
         VideoIndex.open(tmp_path, FakeModel(fingerprint="fake-2"))
 
 
+def test_only_what_is_used_is_loaded(tmp_path: Path, clips: dict[str, Path]) -> None:
+    def load() -> FakeModel:
+        loaded.append("model")
+        return FakeModel()
+
+    loaded: list[str] = []
+    with VideoIndex.open(tmp_path, load, CONFIG) as index:
+        red = index.add(clips["red"]).video_id
+        assert index.list()[0][0].id == red and index.jobs()[0] and index.stats()["videos"] == 0
+        index.remove(red)
+        assert (loaded, index._parts.loaded_follower) == ([], None), "listing, adding and removing load neither"
+        index.add(clips["red"])
+        work_off(index)
+        assert (loaded, index._parts.loaded_follower) == (["model"], None), "a worker holds no vectors"
+        assert ids(index.search_text("red")) == [red]
+        assert loaded == ["model"]
+
+
+def test_another_model_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    VideoIndex.open(tmp_path, FakeModel()).close()
+    with VideoIndex.open(tmp_path, lambda: FakeModel(fingerprint="fake-2")) as index:
+        assert index.list() == ((), None)
+        for use in (index.warm_up, lambda: index.search_text("red"), index.worker):
+            with pytest.raises(ModelMismatch):
+                use()
+
+
+def test_a_warm_index_follows_what_others_publish_without_a_search(tmp_path: Path, clips: dict[str, Path]) -> None:
+    with (
+        VideoIndex.open(tmp_path, FakeModel(), CONFIG) as index,
+        VideoIndex.open(tmp_path, FakeModel(), CONFIG) as other,
+    ):
+        index.warm_up()
+        red = other.add(clips["red"]).video_id
+        work_off(other)
+        index.catch_up_soon()
+        vectors = index._parts.follower.vectors
+        ends_s = time.monotonic() + 30
+        while not vectors.num_segments and time.monotonic() < ends_s:
+            time.sleep(0.01)
+        assert vectors.num_videos == 1
+        assert ids(index.search_text("red")) == [red]
+        other.remove(red)
+        assert index.search_text("red").hits == ()
+
+
+def test_a_lost_catalogue_beside_uploaded_videos_is_not_replaced_by_an_empty_one(
+    tmp_path: Path, clips: dict[str, Path]
+) -> None:
+    with VideoIndex.open(tmp_path, FakeModel(), CONFIG) as index:
+        index.add_received(received(index, clips["red"]), title="red")
+    file = tmp_path / "catalogue.sqlite"
+    whole = file.read_bytes()
+    for lose in (lambda: file.write_bytes(b""), file.unlink):
+        lose()
+        with pytest.raises(CatalogueUnreadable, match="missing or empty"):
+            VideoIndex.open(tmp_path, FakeModel(), CONFIG)
+    assert not file.exists()
+    file.write_bytes(whole)
+    with VideoIndex.open(tmp_path, FakeModel(), CONFIG) as index:
+        assert len(index.list()[0]) == 1
+
+
+def test_a_link_in_an_indexed_files_place_leads_nowhere(
+    index: VideoIndex, clips: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes(clips["red"].read_bytes())
+    (tmp_path / "linked").symlink_to(folder)
+    red = index.add(tmp_path / "linked" / "a.mp4").video_id
+    assert index.get(red).path == folder / "a.mp4", "links are followed when a file is added"
+    _, file = index.open_file(red)
+    assert file.read() == clips["red"].read_bytes()
+    file.close()
+    (folder / "a.mp4").rename(tmp_path / "secret.mp4")
+    (folder / "a.mp4").symlink_to(tmp_path / "secret.mp4")
+    for use in (lambda: index.open_file(red), lambda: index.thumbnail(red, 0.0)):
+        with pytest.raises(FileMissing):
+            use()
+    (folder / "a.mp4").unlink()
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "secret.mp4").rename(tmp_path / "elsewhere" / "a.mp4")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileMissing):
+        index.open_file(red)
+
+
 def test_a_thumbnail_shows_its_second_and_is_made_once(shared: VideoIndex, clips: dict[str, Path]) -> None:
     from PIL import Image
 
@@ -295,15 +401,6 @@ def test_a_thumbnail_of_a_file_that_is_gone_is_a_clear_error(index: VideoIndex, 
     path.unlink()
     with pytest.raises(FileMissing):
         index.thumbnail(added.video_id, 0.0)
-
-
-def test_writing_whole_leaves_nothing_behind_when_it_fails(tmp_path: Path) -> None:
-    place = tmp_path / "folder"
-    place.mkdir()
-    (place / "inside").touch()
-    with pytest.raises(OSError):
-        write_whole(place, b"data")
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_stats_count(shared: VideoIndex) -> None:

@@ -50,6 +50,7 @@ def find(
     shelf, vectors = made
     features = model.encode_text([query]) if isinstance(query, str) else query
     without = options.pop("without", None)
+    vectors.follow(shelf)
     return search(features, model, vectors, shelf, SearchOptions(**options), without_video_id=without)  # type: ignore[arg-type]
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from indexer.catalogue.database import Catalogue
+from indexer.catalogue.rows import Transaction
+from indexer.catalogue.videos import NewVideo
 from indexer.errors import CatalogueBusy, DecodeInterrupted, ModelMismatch, SandboxClosed, StorageFull
 from indexer.pipeline import PipelineConfig
-from indexer.records import AddResult, Frames, Job, MediaInfo, SegmentFeatures
+from indexer.records import AddResult, Frames, Job
 from indexer.worker import Worker, WorkerConfig
 from model.resize import FrameResize
 from model.types import Pixels, VideoFeatures
-from tests.support.catalogues import Clock
+from tests.support.catalogues import Catalogue, Clock
 from tests.support.fake_sandbox import FakeSandbox, write_fake_video
 from tests.support.fakes import FakeModel
 from tests.unit.indexer.test_pipeline import video_at
@@ -40,15 +42,8 @@ def catalogue(tmp_path: Path, clock: Clock) -> Iterator[Catalogue]:
 def add_file(catalogue: Catalogue, path: Path) -> AddResult:
     """Add a file as VideoIndex does."""
     video = video_at(path)
-    return catalogue.add_video(
-        path=path,
-        sha256=video.sha256,
-        size_bytes=video.size_bytes,
-        title=path.stem,
-        metadata={},
-        is_managed=False,
-        on_duplicate="skip",
-    )
+    added: AddResult = catalogue.add_video(NewVideo(path, video.sha256, video.size_bytes, path.stem))
+    return added
 
 
 def worker(catalogue: Catalogue, sandbox: FakeSandbox | None = None, model: FakeModel | None = None) -> Worker:
@@ -236,10 +231,10 @@ def test_the_lease_is_renewed_while_one_step_takes_long(tmp_path: Path) -> None:
     renewed = threading.Semaphore(0)
 
     class Watched(Catalogue):
-        def heartbeat(self, *arguments: object) -> Job:  # type: ignore[override]
+        def write(self) -> AbstractContextManager[Transaction]:
             if threading.current_thread().name == "heartbeat":
                 renewed.release()
-            return super().heartbeat(*arguments)  # type: ignore[arg-type]
+            return super().write()
 
     with Watched(tmp_path / "catalogue.sqlite") as catalogue:
         add_file(catalogue, write_fake_video(tmp_path / "v", 1.0, "red"))
@@ -301,10 +296,12 @@ def test_run_outlives_a_full_disk_and_a_busy_catalogue(tmp_path: Path) -> None:
     troubles = [StorageFull("full"), CatalogueBusy("busy")]
 
     class Troubled(Catalogue):
-        def claim_job(self, owner: str, lease_s: float, now_s: float | None = None) -> Job | None:
-            if troubles:
+        is_troubled = False
+
+        def write(self) -> AbstractContextManager[Transaction]:
+            if self.is_troubled and troubles:
                 raise troubles.pop()
-            return super().claim_job(owner, lease_s, now_s)
+            return super().write()
 
     with Troubled(tmp_path / "catalogue.sqlite") as catalogue:
         add_file(catalogue, write_fake_video(tmp_path / "v", 3.0, "red"))
@@ -314,25 +311,32 @@ def test_run_outlives_a_full_disk_and_a_busy_catalogue(tmp_path: Path) -> None:
             if catalogue.count_jobs()["succeeded"]:
                 stop.set()
 
-        Worker(catalogue, FakeSandbox(), FakeModel(), CONFIG, wait=wait).run(stop)
+        troubled = Worker(catalogue, FakeSandbox(), FakeModel(), CONFIG, wait=wait)
+        catalogue.is_troubled = True
+        troubled.run(stop)
         assert catalogue.count_jobs()["succeeded"] == 1
 
 
 def test_no_room_to_publish_is_tried_again_later(tmp_path: Path, clock: Clock) -> None:
-    is_full = [True]
+    is_full: list[bool] = []
 
     class Full(Catalogue):
-        def publish(self, job: Job, media: MediaInfo, segments: Sequence[SegmentFeatures], fingerprint: str) -> None:
+        def write(self) -> AbstractContextManager[Transaction]:
             if is_full:
+                is_full.clear()
                 raise StorageFull("No room left.", "Free some.")
-            super().publish(job, media, segments, fingerprint)
+            return super().write()
+
+    class Filling(FakeModel):
+        def encode_video(self, segments: Sequence[Pixels]) -> VideoFeatures:
+            is_full.append(True)
+            return super().encode_video(segments)
 
     with Full(tmp_path / "catalogue.sqlite", clock=clock) as catalogue:
         add_file(catalogue, write_fake_video(tmp_path / "v", 3.0, "red"))
-        job = worker(catalogue).run_once()
+        job = worker(catalogue, model=Filling()).run_once()
         assert job is not None
         assert (job.status, job.error_code) == ("queued", "storage_full")
-        is_full.clear()
         clock.pass_s(2)
         job = worker(catalogue).run_once()
         assert job is not None

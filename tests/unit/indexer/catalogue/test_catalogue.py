@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.catalogue.database import Catalogue
+from indexer.catalogue import videos
+from indexer.catalogue.database import DAMAGED, DISK_MAY_BE_FULL, ERRORS
 from indexer.catalogue.rows import Transaction
+from indexer.catalogue.videos import NewVideo
 from indexer.errors import (
     CatalogueBusy,
     CatalogueUnreadable,
@@ -28,10 +30,10 @@ from indexer.errors import (
     NotFound,
     StorageFull,
 )
-from indexer.records import AddResult, VideoChange
+from indexer.records import VideoChange
 from model.errors import ModelError, ShapeError
 from model.types import ModelSpec
-from tests.support.catalogues import MEDIA, SPEC, Clock, add, add_ready, claim, features
+from tests.support.catalogues import MEDIA, SPEC, Catalogue, Clock, add, add_ready, claim, features
 from tests.support.shelf import random_features
 
 OTHER = ModelSpec("other", "fake-2", 16, 4, 8, 32, "mean")
@@ -69,7 +71,7 @@ def catalogue(tmp_path: Path, clock: Clock) -> Iterator[Catalogue]:
 
 
 def test_a_commit_is_on_the_disk_when_it_returns(catalogue: Catalogue) -> None:
-    with catalogue._read() as tx:
+    with catalogue.read() as tx:
         settings = {name: tx.rows(f"PRAGMA {name}")[0][0] for name in ("journal_mode", "synchronous", "foreign_keys")}
     assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
@@ -101,7 +103,7 @@ def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> 
     other.execute("CREATE TABLE cats (name)")
     other.commit()
     other.close()
-    with pytest.raises(CatalogueUnreadable, match="no catalogue"):
+    with pytest.raises(CatalogueUnreadable, match="not a catalogue"):
         Catalogue(path)
 
 
@@ -196,9 +198,7 @@ def test_two_contents_that_share_sixteen_digits_stay_two(catalogue: Catalogue) -
     ids = []
     for end in "ab":
         sha256 = "0" * 63 + end
-        added = catalogue.add_video(
-            path=Path("x"), sha256=sha256, size_bytes=1, title="", metadata={}, is_managed=False, on_duplicate="skip"
-        )
+        added = catalogue.add_video(NewVideo(Path("/x"), sha256, 1, ""))
         ids.append(added.video_id)
     assert ids == ["0" * 16, "0" * 63 + "b"]
 
@@ -296,7 +296,7 @@ def test_update_changes_what_is_given_and_only_that(catalogue: Catalogue) -> Non
     assert catalogue.update_video(video_id, title="new").metadata == {"x": 1}
     changed = catalogue.update_video(video_id, metadata={"y": 2})
     assert (changed.title, changed.metadata) == ("new", {"y": 2})
-    assert catalogue.changes(seq) == (VideoChange(seq + 2, video_id, True),)
+    assert catalogue.changes(seq) == (VideoChange(seq + 2, video_id, 2),)
     with pytest.raises(InvalidMetadata):
         catalogue.update_video(video_id, title="no", metadata={"y": float("nan")})
     assert catalogue.get_video(video_id) == changed
@@ -498,11 +498,11 @@ def test_publishing_shows_all_at_once(catalogue: Catalogue, clock: Clock) -> Non
 
 def test_the_change_feed_names_each_video_once_with_its_newest(catalogue: Catalogue) -> None:
     a, b = add_ready(catalogue, "a"), add_ready(catalogue, "b")
-    assert catalogue.changes(0) == (VideoChange(1, a, True), VideoChange(2, b, True))
+    assert catalogue.changes(0) == (VideoChange(1, a, 2), VideoChange(2, b, 2))
     catalogue.remove_video(a)
-    assert catalogue.changes(0) == (VideoChange(2, b, True), VideoChange(3, a, False))
-    assert catalogue.changes(2) == (VideoChange(3, a, False),)
-    assert catalogue.changes(0, limit=1) == (VideoChange(2, b, True),)
+    assert catalogue.changes(0) == (VideoChange(2, b, 2), VideoChange(3, a, 0))
+    assert catalogue.changes(2) == (VideoChange(3, a, 0),)
+    assert catalogue.changes(0, limit=1) == (VideoChange(2, b, 2),)
     assert catalogue.changes(catalogue.last_seq()) == ()
 
 
@@ -760,21 +760,66 @@ def test_what_a_claim_reads_does_not_grow_with_the_queue(catalogue: Catalogue, m
     assert max(num_read) <= 3
 
 
-def test_a_file_of_ours_that_a_video_leaves_is_named(catalogue: Catalogue) -> None:
-    def put(path: str, *, is_managed: bool) -> AddResult:
-        return catalogue.add_video(
-            path=Path(path),
-            sha256="a" * 64,
-            size_bytes=1,
-            title="t",
-            metadata={},
-            is_managed=is_managed,
-            on_duplicate="replace",
-        )
+def test_a_managed_file_is_kept_by_its_place_in_the_data_folder(catalogue: Catalogue) -> None:
+    folder = catalogue.path.parent
+    place = folder / "media" / "a.mp4"
+    added = catalogue.add_video(NewVideo(place, "a" * 64, 1, "t", is_managed=True))
+    with catalogue.read() as tx:
+        assert tx.rows("SELECT path FROM videos")[0]["path"] == b"media/a.mp4"
+        assert videos.has_managed_file(tx, place) and not videos.has_managed_file(tx, folder / "media" / "b.mp4")
+    assert catalogue.get_video(added.video_id).path == place
+    assert catalogue.managed_paths() == {place}
+    catalogue.remove_video(added.video_id)
+    assert catalogue.managed_paths() == frozenset()
 
-    assert put("own.mp4", is_managed=True).abandoned is None
-    assert put("own.mp4", is_managed=True).abandoned is None
-    assert put("own.mov", is_managed=True).abandoned == Path("own.mp4")
-    assert put("theirs.mov", is_managed=False).abandoned == Path("own.mov")
-    assert put("own.mp4", is_managed=True).abandoned is None
-    assert catalogue.has_file(Path("own.mp4")) and not catalogue.has_file(Path("own.mov"))
+
+@pytest.mark.parametrize("error_code", ["worker_lost", "decode_interrupted", "cancelled"])
+def test_what_befell_the_worker_does_not_stick_to_the_content(catalogue: Catalogue, error_code: str) -> None:
+    first = add(catalogue, "a")
+    catalogue.fail_job(claim(catalogue), error_code, "killed", retry=False)
+    again = add(catalogue, "a")
+    assert again.is_duplicate and again.job_id != first.job_id
+    assert catalogue.get_video(first.video_id).status == "pending"
+
+
+def test_every_error_of_sqlite_has_a_meaning() -> None:
+    """SQLite's primary result codes for errors are 1 to 26; 27 and 28 are for its log only."""
+    assert set(ERRORS) == set(range(1, 27))
+    assert set(ERRORS) >= DAMAGED and set(ERRORS) >= DISK_MAY_BE_FULL
+
+
+# ---- the file that goes away while it is in use
+
+
+def test_a_catalogue_that_was_deleted_takes_nothing_more(catalogue: Catalogue) -> None:
+    add(catalogue, "a")
+    catalogue.path.unlink()
+    for verb in (lambda: add(catalogue, "b"), catalogue.count):
+        with pytest.raises(CatalogueUnreadable, match="deleted or replaced"):
+            verb()
+    assert not catalogue.path.exists(), "and no empty one is made in its place"
+
+
+def test_a_catalogue_that_was_replaced_takes_nothing_more_and_one_put_back_does(
+    catalogue: Catalogue, tmp_path: Path
+) -> None:
+    video_id = add(catalogue, "a").video_id
+    folder, away = catalogue.path.parent, tmp_path / "away"
+    folder.rename(away)
+    with Catalogue(catalogue.path) as other:
+        other.bind_model(SPEC)
+        with pytest.raises(CatalogueUnreadable, match="deleted or replaced"):
+            add(catalogue, "b")
+        assert other.list_videos() == ((), None)
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    away.rename(folder)
+    assert [video.id for video in catalogue.list_videos()[0]] == [video_id]
+    add(catalogue, "b")
+
+
+def test_a_commit_into_a_file_that_is_just_being_deleted_is_not_acknowledged(catalogue: Catalogue) -> None:
+    with pytest.raises(CatalogueUnreadable, match="deleted or replaced"), catalogue.write() as tx:
+        videos.add(tx, NewVideo(Path("/x"), "a" * 64, 1, ""))
+        catalogue.path.unlink()

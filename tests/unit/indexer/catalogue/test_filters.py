@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from indexer.catalogue.database import Catalogue
 from indexer.catalogue.filters import MAX_CONDITIONS, MAX_DEPTH, MAX_IN_VALUES, compile_filter
 from indexer.errors import InvalidFilter
-from tests.support.catalogues import MEDIA, SPEC, add, claim, features
+from tests.support.catalogues import MEDIA, SPEC, Catalogue, add, claim, features
 
 METADATA: dict[str, dict[str, Any]] = {
     "a": {"tags": ["x", "y"], "year": 2020, "is_indoor": True, "camera": "north", "note": None},

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.config import CLIPS_WAITING, IndexConfig
 from indexer.errors import DecodeBusy, DecodeTimeout, SandboxClosed, UnsupportedMedia
 from indexer.media import reading as media
-from indexer.media.pool import DecodePool, Lane, LaneLimits, clip_lane
+from indexer.media.pool import DecodePool, Lane, LaneLimits
 from model.resize import FrameResize
 from tests.support.clips import numbered_frames, read_number, write_clip
 
@@ -82,7 +83,6 @@ def test_threads_share_the_children_and_get_their_own_answers(tmp_path: Path) ->
 def test_a_full_lane_refuses_at_once_and_another_goes_on(threads: ThreadPoolExecutor) -> None:
     with DecodePool(2) as pool:
         clips, pictures = pool.lane(LaneLimits(max_running=1, max_waiting=2)), pool.lane(LaneLimits(max_waiting=2))
-        assert (clips.num_places, pictures.num_places) == (3, 4)
         with held(clips, threads):
             waiting = [threads.submit(take, clips) for _ in range(3)]
             refused = _first_done(waiting)
@@ -149,7 +149,10 @@ def test_close_ends_those_who_wait(threads: ThreadPoolExecutor) -> None:
 
 @pytest.mark.parametrize(("num_children", "num_running"), [(1, 1), (2, 1), (3, 2), (8, 7)])
 def test_clips_leave_one_child_to_thumbnails(num_children: int, num_running: int) -> None:
-    assert clip_lane(num_children, 30.0).max_running == num_running
+    config = IndexConfig(decode_children=num_children)
+    assert config.clip_lane().max_running == num_running
+    assert config.num_clip_places == num_running + CLIPS_WAITING
+    assert config.num_thumbnail_places > 30 + num_children
 
 
 def _first_done(futures: list[Future[bool]]) -> Future[bool]:

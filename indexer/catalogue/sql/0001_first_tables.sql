@@ -1,5 +1,5 @@
--- The catalogue: the one truth of an index. Version 1 (PRAGMA user_version is set by database.py).
--- Times are UTC epoch seconds, of a video seconds from its first frame. JSON and text are UTF-8; paths are bytes.
+-- The catalogue: the one truth of an index. migrations.py runs the files of this folder in the order of their numbers.
+-- Times are UTC epoch seconds; inside a video, seconds from its first frame. JSON and text are UTF-8; paths are bytes.
 
 CREATE TABLE state (
     key   TEXT PRIMARY KEY,      -- 'seq': the last number of the change feed; 'model': the bound ModelSpec as JSON

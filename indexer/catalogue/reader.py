@@ -1,0 +1,63 @@
+"""What searches, and whoever holds features in memory, read from the catalogue; each look consistent in itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.catalogue import segments, videos
+from indexer.catalogue.database import Database
+from indexer.catalogue.rows import Transaction
+from indexer.records import StoredSegment, Video, VideoChange
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The catalogue at one moment."""
+
+    tx: Transaction
+
+    def changes(self, after_seq: int, limit: int = 1000) -> tuple[VideoChange, ...]:
+        """Videos that changed after `after_seq` in order of seq, each once; without those never searchable."""
+        return segments.changes_after(self.tx, after_seq, limit)
+
+    def segments(self, video_id: str) -> tuple[StoredSegment, ...]:
+        """A video's segments in order of time. Raises: CatalogueUnreadable if the bytes of one have changed."""
+        return segments.read_segments(self.tx, video_id)
+
+    def num_stored(self) -> int:
+        """All segments that are stored, whichever video they belong to."""
+        return segments.count(self.tx)
+
+
+class CatalogueReader:
+    """Looks at one catalogue."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def last_seq(self) -> int:
+        """The newest change's number, 0 at first; it rises with every change of what a search may show."""
+        with self._database.read() as tx:
+            return tx.last_seq()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """The catalogue as it is now, for as long as the block runs."""
+        with self._database.read() as tx:
+            yield Snapshot(tx)
+
+    def segment_ids(self, filter: Mapping[str, Any] | None, video_ids: Sequence[str] | None) -> NDArray[np.int64]:
+        """Rising ids of the segments a search may return: of videos that pass the filter and are among video_ids."""
+        with self._database.read() as tx:
+            return segments.searchable_ids(tx, filter, video_ids)
+
+    def live_videos(self, ids: Sequence[str]) -> dict[str, Video]:
+        """Those of the ids that are videos, by id; unknown ones are left out."""
+        with self._database.read() as tx:
+            return videos.live(tx, ids)
