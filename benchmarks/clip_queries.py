@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.machine import describe_machine
 from indexer.index import VideoIndex
-from indexer.media.pyav import probe, read_frames
+from indexer.media.reading import probe, read_frames
 from indexer.media.write import write_video
 from indexer.records import SearchOptions
 from model.datasets.shapes import held_out

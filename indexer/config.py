@@ -6,35 +6,73 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from indexer import defaults
+from indexer.media.pool import THUMBNAIL_LANE, LaneLimits
 from indexer.media.sandbox import SandboxLimits
 from indexer.pipeline import PipelineConfig
 from indexer.worker import WorkerConfig
 
 if TYPE_CHECKING:
-    from indexer.media.pyav import Decoder  # the decoders themselves are loaded in the sandbox's process only
+    from indexer.media.reading import Decoder  # the decoders themselves are loaded in the sandbox's process only
+
+CLIPS_WAITING = 4
+"""Clip queries that may wait for a decode child."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexConfig:
-    """How an index decodes and works. decode_*: limits of one decoding request; max_query_s: of a clip that is searched
-    with; lease_s, heartbeat_s, poll_s: of this index's worker; max_attempts of a job; thumbnail_side in pixels."""
+    """How an index decodes and works."""
 
     decoder: Decoder = "pyav"
+    """The library that decodes."""
     decode_timeout_s: float = defaults.DECODE_TIMEOUT_S
+    """Longest decoding request."""
     decode_memory_bytes: int = defaults.DECODE_MEMORY_BYTES
+    """Memory of one decoding process."""
+    decode_children: int = defaults.DECODE_CHILDREN
+    """Processes that decode clip queries and thumbnails."""
+    query_decode_s: float = defaults.QUERY_DECODE_S
+    """Decoding of one clip query in all, and how long it waits for a process."""
     max_segment_s: float = defaults.MAX_SEGMENT_S
+    """Longest segment."""
     max_video_s: float = defaults.MAX_VIDEO_S
+    """Longest video."""
     max_query_s: float = defaults.MAX_QUERY_S
+    """Longest clip to search with."""
     lease_s: float = defaults.LEASE_S
+    """Silence after which a job is taken from its worker."""
     heartbeat_s: float = defaults.LEASE_S / defaults.HEARTBEATS_PER_LEASE
+    """How often a worker renews its lease."""
     poll_s: float = 0.5
+    """Pause of an idle worker."""
     batch_segments: int = 8
+    """Segments encoded together."""
     max_attempts: int = 3
+    """How often a job is tried."""
     thumbnail_side: int = 320
+    """Longer side of a thumbnail, in pixels."""
 
     def sandbox_limits(self) -> SandboxLimits:
         """The limits of each decoding process."""
         return SandboxLimits(timeout_s=self.decode_timeout_s, memory_bytes=self.decode_memory_bytes)
+
+    def clip_lane(self) -> LaneLimits:
+        """The limits of clip queries: few wait, and one child is left to thumbnails."""
+        return LaneLimits(
+            max_running=max(1, self.decode_children - 1),
+            max_waiting=CLIPS_WAITING,
+            patience_s=self.query_decode_s,
+            budget_s=self.query_decode_s,
+        )
+
+    @property
+    def num_clip_places(self) -> int:
+        """Clip queries that may run or wait at once; more are refused with DecodeBusy."""
+        return self.clip_lane().num_places(self.decode_children)
+
+    @property
+    def num_thumbnail_places(self) -> int:
+        """Thumbnails that may be made or wait at once; more are refused with DecodeBusy."""
+        return THUMBNAIL_LANE.num_places(self.decode_children)
 
     def worker(self) -> WorkerConfig:
         """How this index's workers work."""

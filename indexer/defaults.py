@@ -11,6 +11,12 @@ DECODE_TIMEOUT_S = 60.0
 DECODE_MEMORY_BYTES = 4 * 2**30
 """Bytes of memory that a decoding process may use."""
 
+DECODE_CHILDREN = 3
+"""Processes that decode clip queries and thumbnails."""
+
+QUERY_DECODE_S = 30.0
+"""Seconds of decoding for one clip query, and the longest that it waits for a decoding process."""
+
 MAX_SEGMENT_S = 16.0
 """Seconds of the longest segment."""
 

@@ -9,13 +9,15 @@ IndexerError (of model.errors.VidgrainError)
 │   ├── EmptyQuery          empty_query           a sentence without a word
 │   └── QueryTooLong        query_too_long        a sentence past the limit
 ├── ModelMismatch           model_mismatch        the data was made by another model
-├── InvalidMetadata       invalid_metadata      metadata that JSON can't hold, or too much of it
-├── JobLost               job_lost              another worker holds the job now, or it was ended
-├── CatalogueBusy         catalogue_busy        another process held the catalogue too long      (retryable)
+├── InvalidMetadata         invalid_metadata      metadata that JSON can't hold, or too much of it
+├── JobLost                 job_lost              another worker holds the job now, or it was ended
+├── CatalogueBusy           catalogue_busy        another process held the catalogue too long (retryable)
 ├── CatalogueUnreadable     catalogue_unreadable  the catalogue's file is damaged or of another version
 ├── StorageFull             storage_full          no room left on the disk                 (retryable)
 ├── BackendMissing          backend_missing       FAISS or a decoder isn't installed
 ├── SandboxClosed           sandbox_closed        decoding was stopped by a shutdown       (retryable)
+├── DecodeBusy              decode_busy           all decoders are at work and enough wait (retryable)
+├── DecodeInterrupted       decode_interrupted    the decoder's process was killed from outside (retryable)
 └── MediaError
     ├── UnsupportedMedia    unsupported_media     no video stream, or not a media file at all
     ├── VideoUndecodable    video_undecodable     a video stream that can't be decoded
@@ -28,11 +30,13 @@ IndexerError (of model.errors.VidgrainError)
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from model.errors import VidgrainError
 
 
 class IndexerError(VidgrainError):
-    """Anything wrong on the index's floor."""
+    """Anything that goes wrong in the index."""
 
     code = "indexer_error"
 
@@ -124,9 +128,28 @@ class BackendMissing(IndexerError):
 
 
 class SandboxClosed(IndexerError):
-    """The decode sandbox was closed; says nothing about the file."""
+    """The decode sandbox was closed; this has nothing to do with the file."""
 
     code = "sandbox_closed"
+    is_retryable = True
+
+
+class DecodeBusy(IndexerError):
+    """All decoders are at work, and enough requests wait for one."""
+
+    code = "decode_busy"
+    is_retryable = True
+
+    def __init__(self, message: str, hint: str = "Try again in a moment.", *, path: Path | None = None) -> None:
+        super().__init__(message, hint, path=path)
+        self.retry_after_s = 5
+        """Seconds after which it makes sense to ask again."""
+
+
+class DecodeInterrupted(IndexerError):
+    """The decoder's process was killed from outside, as by the system when memory runs out; the file may be fine."""
+
+    code = "decode_interrupted"
     is_retryable = True
 
 
@@ -173,6 +196,6 @@ class DecodeTimeout(MediaError):
 
 
 class DecodeCrashed(MediaError):
-    """The decoder's process died, or passed its memory limit."""
+    """The decoder's process died twice on the same request, or passed its memory limit."""
 
     code = "decode_crashed"

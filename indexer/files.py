@@ -16,10 +16,10 @@ def existing(path: Path) -> Path:
     """The path, if it is a file. Raises: FileMissing, UnsupportedMedia for a folder and the like."""
     if not path.exists():
         raise FileMissing(
-            f"There is no file {str(path)!r}.", "Put it back, or remove the video and add it from where it is."
+            "There is no such file.", "Put it back, or remove the video and add it from where it is.", path=path
         )
     if not path.is_file():
-        raise UnsupportedMedia(f"{str(path)!r} is not a file.", "Name one video file.")
+        raise UnsupportedMedia("This is not a file.", "Name one video file.", path=path)
     return path
 
 
@@ -45,10 +45,10 @@ def digest(path: Path) -> tuple[str, int]:
             size_bytes = file.tell()
     except PermissionError as error:
         raise FileMissing(
-            f"{str(path)!r} can't be read: {error.strerror}.", "Let this program's user read it."
+            f"The file can't be read: {error.strerror}.", "Let this program's user read it.", path=path
         ) from error
     if not size_bytes:
-        raise UnsupportedMedia(f"{str(path)!r} is empty.", "Is it still being written?")
+        raise UnsupportedMedia("The file is empty.", "Is it still being written?", path=path)
     return sha256, size_bytes
 
 

@@ -25,6 +25,7 @@ from indexer.config import IndexConfig
 from indexer.errors import InvalidQuery
 from indexer.files import digest, existing, total_bytes, unchanged_since_ns
 from indexer.loaded import LoadedParts
+from indexer.media.pool import THUMBNAIL_LANE, DecodePool
 from indexer.media.sandbox import DecodeSandbox
 from indexer.media.thumbnails import Thumbnails
 from indexer.queries import checked_range, checked_text, clip_features, stored_features
@@ -64,7 +65,9 @@ class VideoIndex:
         self.storage = Storage(folder, database)
         self._database = database
         self._parts = LoadedParts(database, load_model)
-        self._sandbox = self._new_sandbox()
+        self._pool = DecodePool(config.decode_children, config.decoder, config.sandbox_limits())
+        self._clips = self._pool.lane(config.clip_lane())
+        self._pictures = self._pool.lane(THUMBNAIL_LANE)
         self._worker_sandboxes: list[DecodeSandbox] = []
         self._thumbnails = Thumbnails(folder / THUMBNAILS_FOLDER)
         self._model_device: torch.device | None = None
@@ -116,7 +119,7 @@ class VideoIndex:
         """End the threads and the decoding processes, close the catalogue. Closing twice is fine."""
         self._parts.close()
         self.stop_decoding()
-        self._sandbox.close()
+        self._pool.close()
         self._database.close()
 
     def __enter__(self) -> VideoIndex:
@@ -240,7 +243,7 @@ class VideoIndex:
     ) -> SearchAnswer:
         """Videos like a clip, or like a range of it. The file isn't kept.
 
-        Raises: InvalidQuery, UnknownScorer, MediaError.
+        Raises: InvalidQuery, UnknownScorer, MediaError, DecodeBusy.
         """
         check_options(options, self.model.spec, is_clip=True)
         started = time.perf_counter()
@@ -257,7 +260,7 @@ class VideoIndex:
         """Videos like one that is indexed, or like a range of it; itself left out unless include_self.
 
         A range so short that no stored frame lies in it is read from the file. Raises: NotFound, InvalidQuery if the
-        video isn't indexed yet or the range is empty, UnknownScorer, MediaError.
+        video isn't indexed yet or the range is empty, UnknownScorer, MediaError, DecodeBusy.
         """
         check_options(options, self.model.spec, is_clip=True)
         started = time.perf_counter()
@@ -308,7 +311,7 @@ class VideoIndex:
         on_published: Callable[[], object] | None = None,
     ) -> Worker:
         """A worker on this index with a decoding process of its own, which `close` ends; see Worker."""
-        sandbox = self._new_sandbox()
+        sandbox = DecodeSandbox(self.config.decoder, self.config.sandbox_limits())
         self._worker_sandboxes.append(sandbox)
         config = self.config.worker()
         return Worker(self._database, sandbox, self.model, config, owner=owner, wait=wait, on_published=on_published)
@@ -323,7 +326,7 @@ class VideoIndex:
     def thumbnail(self, video_id: str, at_s: float) -> Path:
         """A JPEG of the frame shown at a time, clipped to the video; kept for a while (indexer/media/thumbnails.py).
 
-        Raises: NotFound, InvalidQuery for a time that is no number, MediaError.
+        Raises: NotFound, InvalidQuery for a time that is no number, MediaError, DecodeBusy.
         """
         if not math.isfinite(at_s):
             raise InvalidQuery(f"The time {at_s} isn't a finite number.")
@@ -331,7 +334,8 @@ class VideoIndex:
         at_s = max(0.0, at_s if video.media is None else min(at_s, video.media.duration_s))
 
         def make() -> bytes:
-            return self._sandbox.thumbnail(self._readable(video), at_s, self.config.thumbnail_side)
+            with self._pictures.turn() as source:
+                return source.thumbnail(self._readable(video), at_s, self.config.thumbnail_side)
 
         return self._thumbnails.get(video.id, at_s, make)
 
@@ -388,21 +392,19 @@ class VideoIndex:
         return video.path
 
     def _clip(self, path: Path, start_s: float | None, end_s: float | None) -> VideoFeatures:
-        return clip_features(
-            path,
-            self._sandbox,
-            self.model,
-            start_s=start_s,
-            end_s=end_s,
-            max_segment_s=self.config.max_segment_s,
-            max_clip_s=self.config.max_query_s,
-        )
+        with self._clips.turn() as source:
+            return clip_features(
+                path,
+                source,
+                self.model,
+                start_s=start_s,
+                end_s=end_s,
+                max_segment_s=self.config.max_segment_s,
+                max_clip_s=self.config.max_query_s,
+            )
 
     def _device(self) -> torch.device:
         """Where the model wants its queries; learnt from what it encodes."""
         if self._model_device is None:
             self._model_device = self.model.encode_text(["video"]).sentence.device
         return self._model_device
-
-    def _new_sandbox(self) -> DecodeSandbox:
-        return DecodeSandbox(self.config.decoder, self.config.sandbox_limits())

@@ -2,7 +2,7 @@
 features.
 
 Letters: Q segments of the clip, F frame slots, D width of frames, P width of pooled vectors.
-It knows decoding (through the sandbox), segments and the waist of the model; it knows no catalogue and no index.
+It knows a source of frames, segments and the model's interface; it knows no catalogue and no index.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from torch.nn.functional import normalize
 
 from indexer.catalogue.rows import storable
 from indexer.errors import EmptyQuery, InvalidQuery, QueryTooLong, VideoTooLong
-from indexer.media.sandbox import DecodeSandbox
-from indexer.pipeline import cut_batches
+from indexer.pipeline import FrameSource, cut_batches
 from indexer.records import StoredSegment
 from indexer.segments import plan_segments
 from model.types import VideoFeatures, VideoTextModel
@@ -27,8 +26,9 @@ MAX_QUERY_CHARS = 2000
 """Characters of the longest sentence that may be searched for; the model reads fewer, see `query_truncated`."""
 
 SEGMENTS_PER_BATCH = 8
+"""Segments decoded before they are encoded."""
 BYTES_PER_BATCH = 256 * 2**20
-"""Segments decoded before they are encoded, and bytes of their pixels: a small file may hold very large pictures."""
+"""Bytes of their resized pixels."""
 
 
 def checked_text(query: str) -> str:
@@ -60,7 +60,7 @@ def checked_range(start_s: float | None, end_s: float | None, duration_s: float)
 
 def clip_features(
     path: Path,
-    sandbox: DecodeSandbox,
+    source: FrameSource,
     model: VideoTextModel,
     *,
     start_s: float | None = None,
@@ -72,16 +72,18 @@ def clip_features(
 
     Returns: features of Q segments. Raises: InvalidQuery for an empty range, VideoTooLong past max_clip_s, MediaError.
     """
-    media = sandbox.probe(path)
+    media = source.probe(path)
     start, end = checked_range(start_s, end_s, media.duration_s)
     if end - start > max_clip_s:
         raise VideoTooLong(
-            f"The clip lasts {end - start:.1f} s; a query may last {max_clip_s:g} s.", "Choose a range within it."
+            f"The clip lasts {end - start:.1f} s; a query may last {max_clip_s:g} s.",
+            "Choose a range within it.",
+            path=path,
         )
     plans = plan_segments(end - start, model.spec.num_frames, max_segment_s)
     found: list[VideoFeatures] = []
-    for batch in cut_batches(plans, media, SEGMENTS_PER_BATCH, BYTES_PER_BATCH):
-        read = [sandbox.read_frames(path, [start + t for t in plan.instants_s]) for plan in batch]
+    for batch in cut_batches(plans, model.resize, SEGMENTS_PER_BATCH, BYTES_PER_BATCH):
+        read = [source.read_frames(path, [start + t for t in plan.instants_s], model.resize) for plan in batch]
         found.append(model.encode_video([frames.pixels for frames in read]))
     return VideoFeatures(
         torch.cat([features.pooled for features in found]),
@@ -95,9 +97,9 @@ def stored_features(
 ) -> VideoFeatures | None:
     """Stored segments as a query, float32 on `device`; None if no stored frame lies in [start_s, end_s).
 
-    A segment that the range cuts keeps the frames inside; its pooled embedding is then their normalised mean, which for
-    a model with a temporal encoder is near to, but not, what encoding the range would give. Where pooled vectors aren't
-    of the frames' width (CLIP2Video: two side by side) no mean can stand for them, and the segment's own is kept: such
+    A segment that the range cuts keeps the frames inside; its pooled embedding is then their normalised mean, which
+    with a temporal encoder is close to what encoding the range would give, but not equal. Where pooled vectors and
+    frames differ in width (CLIP2Video: two side by side) no mean can replace them, and the segment keeps its own: such
     a range is compared by the whole of the segments that it touches.
     """
     cut = [part for segment in segments if (part := _cut(segment, start_s, end_s)) is not None]

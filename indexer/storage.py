@@ -63,15 +63,17 @@ def open_catalogue(folder: Path) -> Database:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CatalogueUnreadable(
-            f"The data folder {str(folder)!r} can't be made: {error.strerror}.",
+            f"The data folder can't be made: {error.strerror}.",
             "Choose another with --data or VIDGRAIN_DATA.",
+            path=folder,
         ) from error
     file, media = folder / CATALOGUE_FILE, folder / MEDIA_FOLDER
     is_new = not file.is_file() or not file.stat().st_size
     if is_new and any(path.is_file() for path in media.glob("*")):
         raise CatalogueUnreadable(
-            f"{file} is missing or empty, but {media} holds uploaded videos.",
+            f"The catalogue is missing or empty, but {MEDIA_FOLDER}/ beside it holds uploaded videos.",
             "Restore the catalogue from a backup. To start over with an empty index, move that folder away first.",
+            path=file,
         )
     return Database(file)
 
@@ -137,7 +139,7 @@ class Storage:
         """Index a file that stays where it is and isn't ours. Raises: FileMissing, DuplicateVideo, InvalidMetadata."""
         with self._holding(), ExitStack() as marks:
             if not new.path.is_file():
-                raise FileMissing(f"{str(new.path)!r} was removed while it was added.")
+                raise FileMissing("The file was removed while it was added.", path=new.path)
             if (kept := self._kept(new.sha256)) is not None:
                 marks.enter_context(self._undecided(kept))  # the video may leave it for the new file
             with self._database.write() as tx:
@@ -187,7 +189,7 @@ class Storage:
 
     def _gone(self) -> CatalogueUnreadable:
         return CatalogueUnreadable(
-            f"The data folder {self._media.parent} is gone.", "Put it back, or restart Vidgrain to start over."
+            "The data folder is gone.", "Put it back, or restart Vidgrain to start over.", path=self._media.parent
         )
 
     def _kept(self, sha256: str) -> Path | None:
@@ -246,12 +248,12 @@ def open_without_links(path: Path) -> BinaryIO:
             folder = inner
         file = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:
-        raise FileMissing(f"There is no file {str(path)!r}.", GONE_HINT) from error
+        raise FileMissing("There is no such file.", GONE_HINT, path=path) from error
     finally:
         os.close(folder)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise FileMissing(f"{str(path)!r} is not a file.", GONE_HINT)
+        raise FileMissing("This is not a file.", GONE_HINT, path=path)
     return cast(BinaryIO, os.fdopen(file, "rb", buffering=0))
 
 
@@ -278,4 +280,6 @@ def _full_disk_reported(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL_DISK:
             raise
-        raise StorageFull(f"There is no room to keep {place.name}.", "Free some disk space and try again.") from error
+        raise StorageFull(
+            "There is no room to keep the file.", "Free some disk space and try again.", path=place
+        ) from error

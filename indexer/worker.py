@@ -112,12 +112,10 @@ class Worker:
             return jobs.claim(tx, self.owner, self._config.lease_s)
 
     def _work(self, job: Job, stop: threading.Event) -> None:
-        digest_name = ""  # what an uploaded file is called here: it tells a person nothing
         try:
             with self._lease(job, stop) as lease:
                 with self._database.read() as tx:
                     video = videos.get(tx, job.video_id)
-                digest_name = f"{video.path.name}: " if video.is_managed else ""
                 indexed = index_video(video, self._sandbox, self._model, self._config.pipeline, lease.report)
                 with self._database.write() as tx:
                     jobs.publish(tx, job, indexed.media, indexed.segments, self._model.spec.fingerprint)
@@ -137,12 +135,12 @@ class Worker:
         except (JobLost, CatalogueBusy):
             raise
         except (MediaError, ModelMismatch) as error:
-            self._fail(job, error.code, str(error).removeprefix(digest_name), retry=False)
+            self._fail(job, error.code, _reason(error), retry=error.is_retryable)
         except VidgrainError as error:
-            self._fail(job, error.code, str(error), retry=True)
+            self._fail(job, error.code, _reason(error), retry=True)
         except Exception as error:
             log.exception("job_raised", extra=_about(job))
-            self._fail(job, "internal", f"{type(error).__name__}: {error}", retry=True)
+            self._fail(job, "internal", _reason(error), retry=True)
 
     def _fail(self, job: Job, error_code: str, error_message: str, retry: bool) -> None:
         with self._database.write() as tx:
@@ -214,6 +212,15 @@ class _Lease:
                 return
             except VidgrainError as error:  # the next beat may succeed; if none does, the lease runs out
                 log.warning("heartbeat_failed", extra=_about(self._job) | {"error_message": str(error)})
+
+
+def _reason(error: Exception) -> str:
+    """Why a job failed, for its row: without the path, since the job belongs to a video and others read it."""
+    if isinstance(error, VidgrainError):
+        return f"{error.message} {error.hint}".strip()
+    if isinstance(error, OSError) and error.strerror:
+        return f"{type(error).__name__}: {error.strerror}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _about(job: Job) -> dict[str, object]:

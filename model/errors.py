@@ -15,27 +15,42 @@
         │   └── TrainingDiverged    training_diverged       its loss or gradients are no longer numbers
         └── ShapeError              shape_mismatch          tensors that don't belong together
 
-The message names the value that was wrong; the hint names the way out.
+The message names the value that was wrong; the hint names the way out. An error about a file keeps its path beside the
+message, so that whoever shows it can write the path, the name alone, or nothing.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 
 class VidgrainError(Exception):
-    """An error with a stable `code` (snake_case), a message and a hint (the way out, may be empty)."""
+    """An error with a stable `code` (snake_case)."""
 
     code: ClassVar[str] = "internal"
-    is_retryable: ClassVar[bool] = False
+    """Names the class of error for programs; it never changes."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    is_retryable: ClassVar[bool] = False
+    """Whether the same request may succeed later."""
+
+    def __init__(self, message: str, hint: str = "", *, path: Path | None = None) -> None:
         super().__init__(message)
         self.message = message
+        """What is wrong, as a sentence that names no path of the machine."""
         self.hint = hint
+        """The way out; may be empty."""
+        self.path = path
+        """The file or folder that the message is about."""
+
+    def describe(self, *, folders: bool = True) -> str:
+        """The message after its subject: "a.mp4: There is no such file." folders: write its path and not its name."""
+        if self.path is None:
+            return self.message
+        return f"{self.path if folders else self.path.name}: {self.message}"
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        return f"{self.describe()} {self.hint}".strip()
 
 
 class ModelError(VidgrainError):

@@ -68,6 +68,8 @@ def index_config(settings: Settings) -> IndexConfig:
         decoder=settings.decoder,
         decode_timeout_s=settings.decode_timeout_s,
         decode_memory_bytes=settings.decode_memory_bytes,
+        decode_children=settings.decode_children,
+        query_decode_s=settings.query_decode_s,
         max_segment_s=settings.max_segment_s,
         max_video_s=settings.max_video_s,
         max_query_s=settings.max_query_s,

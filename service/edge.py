@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from indexer.catalogue.rows import storable
-from model.errors import VidgrainError
+from model.errors import ModelError, VidgrainError
 from service.bodies import from_validation
 from service.errors import (
     PROBLEM_TYPE,
@@ -27,7 +27,7 @@ from service.errors import (
     MalformedBody,
     MethodNotAllowed,
     NoSuchPage,
-    ServiceError,
+    headers,
     problem,
     status_and_title,
     without_folders,
@@ -60,11 +60,11 @@ class Edge:
             await self._app(scope, receive, send)
             return
         scope = _with_root_path(scope, self._root_path)
-        headers = Headers(scope=scope)
-        request_id = new_request_id(headers.get("x-request-id"))
+        received = Headers(scope=scope)
+        request_id = new_request_id(received.get("x-request-id"))
         token = request_id_var.set(request_id)
         began_s, status = time.monotonic(), 0
-        body, closes = IncomingBody(receive, headers), False
+        body, closes = IncomingBody(receive, received), False
 
         async def send_safely(message: Message) -> None:
             nonlocal status, closes
@@ -80,8 +80,8 @@ class Edge:
             await send(message)
 
         try:
-            check_host(headers, self._allowed_hosts)
-            check_origin(scope["method"], headers)
+            check_host(received, self._allowed_hosts)
+            check_origin(scope["method"], received)
             await self._app(scope, body.receive, send_safely)
         except Exception as error:  # the top: any error becomes an answer, or ends a body that has begun
             if status:
@@ -114,9 +114,9 @@ def answer(error: Exception) -> Response:
     body = problem(said, request_id_var.get() or "")
     for name in ("detail", "hint"):
         if name in body:
-            body[name] = storable(without_folders(body[name]))  # the name of a file need not be Unicode
-    headers: Mapping[str, str] = said.headers if isinstance(said, ServiceError) else {}
-    return JSONResponse(body, status, headers=dict(headers), media_type=PROBLEM_TYPE)
+            text = without_folders(body[name]) if isinstance(said, ModelError) else body[name]
+            body[name] = storable(text)  # the name of a file need not be Unicode
+    return JSONResponse(body, status, headers=headers(said), media_type=PROBLEM_TYPE)
 
 
 def _translate(error: Exception) -> VidgrainError:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from indexer import errors as index_errors
@@ -38,8 +39,9 @@ class ServiceError(VidgrainError):
         *,
         fields: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
+        path: Path | None = None,
     ) -> None:
-        super().__init__(message, hint)
+        super().__init__(message, hint, path=path)
         self.fields = tuple(fields)
         self.headers = dict(headers or {})
 
@@ -144,7 +146,9 @@ STATUSES: dict[type[VidgrainError], tuple[int, str]] = {
     index_errors.CatalogueUnreadable: (500, "The catalogue can't be read"),
     index_errors.StorageFull: (507, "The disk is full"),
     index_errors.BackendMissing: (503, "A library is not installed"),
+    index_errors.DecodeBusy: (503, "All decoders are busy"),
     index_errors.SandboxClosed: (503, "Decoding was stopped"),
+    index_errors.DecodeInterrupted: (503, "Decoding was interrupted"),
     index_errors.MediaError: (422, "The video can't be used"),
     index_errors.UnsupportedMedia: (415, "That is no video"),
     model_errors.ModelError: (500, "The model failed"),
@@ -163,6 +167,13 @@ def status_and_title(error: VidgrainError) -> tuple[int, str]:
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
+def headers(error: VidgrainError) -> dict[str, str]:
+    """The headers that go with the answer, Retry-After where the error knows when to ask again."""
+    if isinstance(error, index_errors.DecodeBusy):
+        return {"retry-after": str(error.retry_after_s)}
+    return error.headers if isinstance(error, ServiceError) else {}
+
+
 def problem(error: VidgrainError, request_id: str) -> dict[str, Any]:
     """The body of the answer. `errors` (field, message) is there when fields are to blame, `hint` when there is one."""
     status, title = status_and_title(error)
@@ -170,7 +181,7 @@ def problem(error: VidgrainError, request_id: str) -> dict[str, Any]:
         "type": f"urn:vidgrain:problem:{error.code}",
         "title": title,
         "status": status,
-        "detail": error.message,
+        "detail": error.describe(folders=False),
         "code": error.code,
         "retryable": error.is_retryable,
         "request_id": request_id,
@@ -183,6 +194,6 @@ def problem(error: VidgrainError, request_id: str) -> dict[str, Any]:
 
 
 def without_folders(text: str) -> str:
-    """The text with absolute paths cut down to their last part: where files lie on the server is not told."""
+    """A model error's text with absolute paths cut down to their last part: folders of the server stay private."""
     text = re.sub(r"""(['"])/(?:(?!\1)[^\n])*/(?=(?:(?!\1)[^/\n])+\1)""", r"\1", text)  # in quotes it may hold spaces
     return re.sub(r"(?<![\w:/.])/(?:[^/\s'\"]+/)+(?=[^/\s'\"])", "", text)

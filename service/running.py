@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol, cast
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
 from indexer.index import VideoIndex
@@ -23,16 +24,30 @@ class WatchedWorker(Protocol):
 
 @dataclass(frozen=True)
 class Running:
-    """Read by every handler."""
+    """The parts of the service, and the threads that may wait for decoding or for the model.
+
+    Plain handlers share forty threads; those that may wait long have a limit of their own, so that the others are
+    answered whatever is decoded. Each limit is two above what the index lets wait, so that it can refuse at once.
+    """
 
     settings: Settings
     index: VideoIndex
     wake: Wake
     readiness: Readiness
     worker: WatchedWorker | None
+    clip_threads: CapacityLimiter = field(init=False)
+    """Searches with a clip."""
+    thumbnail_threads: CapacityLimiter = field(init=False)
+    """Thumbnails."""
+    readiness_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    """Answers of /readyz."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "clip_threads", CapacityLimiter(self.index.config.num_clip_places + 2))
+        object.__setattr__(self, "thumbnail_threads", CapacityLimiter(self.index.config.num_thumbnail_places + 2))
 
 
-def running(request: Request) -> Running:
+async def running(request: Request) -> Running:  # async: takes no thread
     """The service that this request came to. Raises: NotReady before the index is open."""
     found = getattr(request.app.state, "running", None)
     if found is None:
@@ -40,7 +55,7 @@ def running(request: Request) -> Running:
     return cast(Running, found)
 
 
-def prefix(request: Request) -> str:
+async def prefix(request: Request) -> str:  # async: takes no thread
     """What goes before the paths of an answer's links: the proxy's root path, and "/v1" for a request that came so."""
     root: str = request.scope.get("root_path", "")
     path = request.scope["path"].removeprefix(root)

@@ -76,7 +76,21 @@ class Settings(BaseSettings):
         description="Seconds that one decoding request may take before its process is stopped.",
     )
     decode_memory_bytes: int = Field(
-        defaults.DECODE_MEMORY_BYTES, ge=256 * 2**20, description="Bytes of memory that the decoding process may use."
+        defaults.DECODE_MEMORY_BYTES, ge=256 * 2**20, description="Bytes of memory that a decoding process may use."
+    )
+    decode_children: int = Field(
+        defaults.DECODE_CHILDREN,
+        ge=1,
+        le=64,
+        description="Processes that decode clips to search with and thumbnails, each started when it is needed; one is "
+        "left to thumbnails where there are several. An indexing worker has one of its own.",
+    )
+    query_decode_s: float = Field(
+        defaults.QUERY_DECODE_S,
+        gt=0,
+        le=3600,
+        description="Seconds of decoding that one clip search may take in all, and that it may wait for a decoding "
+        "process before it is refused with decode_busy.",
     )
     max_video_s: float = Field(
         defaults.MAX_VIDEO_S,

@@ -53,6 +53,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _sql("0001_first_tables.sql"),
     _managed_paths_become_relative,
     _sql("0003_time_of_change.sql"),
+    _sql("0004_messages_without_folders.sql"),
 )
 """Step n brings format n - 1 to format n; format 0 is an empty file."""
 

@@ -1,9 +1,9 @@
 """The frames of a dataset's clip, read from its video: the real FrameReader of training and evaluation.
 
-Which frames is model/sampling.py's to say; here they become instants for the decode sandbox. A frame is asked for by
-the middle of the time it is shown, so that neither a container's rounding of times nor a drifting rate gives its
-neighbour: frame i of a video of f frames/s at (i + 0.5) / f, the k-th of 5 frames a second at (k + 0.5) / 5, which is
-where FFmpeg's own `-r 5` changes over.
+model/sampling.py chooses the frames; here they become instants for the decoder. A frame is requested by the middle of
+the time it is shown, so that neither a container's rounding of times nor a drifting rate gives its neighbour: frame i
+of a video of f frames/s at (i + 0.5) / f, the k-th of 5 frames a second at (k + 0.5) / 5, which is where FFmpeg's own
+`-r 5` changes over.
 
 It knows no catalogue and no dataset's table.
 """
@@ -11,83 +11,75 @@ It knows no catalogue and no dataset's table.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from indexer.errors import MediaError
+from indexer.errors import DecodeInterrupted, MediaError
 from indexer.pipeline import FrameSource
 from indexer.records import MediaInfo
 from model.datasets.frames import FrameRule
 from model.datasets.records import Clip
 from model.errors import ClipUnreadable
+from model.resize import FrameResize
 from model.sampling import clip2video_frames, clip4clip_frames, served_instants
 from model.types import Pixels
 
 CLIP2VIDEO_FPS = 5
-"""At which the official sample_frame.py takes a video apart."""
+"""The rate at which the official sample_frame.py extracts frames."""
 
 SLACK_S = 1e-6
-READING_VERSION = 1
-"""To be raised when the same clip gives other pixels than before: kept features are then made anew."""
+"""Rounding of presentation times."""
+READING_VERSION = 2
+"""Raise it when the same clip gives other pixels than before: cached features are then computed again."""
 
 
 class ClipFrames:
     """Reads clips by one rule.
 
-    source: the decode sandbox, or one per thread behind the same verbs. resize: what is done to each batch of frames at
-    once, such as the model's own Preprocess.resize, so that 64 pictures of a large video never stand side by side.
-    batch_bytes: raw pixels that are read in one go.
+    source: decodes, from as many threads as call. resize: the model's own, applied where frames are decoded; None gives
+    them as they are.
     """
 
-    def __init__(
-        self,
-        source: FrameSource,
-        rule: FrameRule,
-        resize: Callable[[Pixels], Pixels] | None = None,
-        batch_bytes: int = 256 * 2**20,
-    ) -> None:
+    def __init__(self, source: FrameSource, rule: FrameRule, resize: FrameResize | None = None) -> None:
         self._source = source
         self._rule = rule
         self._resize = resize
-        self._batch_bytes = batch_bytes
 
     def __call__(self, path: Path, clip: Clip, num_frames: int, *, jitter_seed: int | None = None) -> Pixels:
         """See `model.datasets.frames.FrameReader`. Raises: ClipUnreadable; SandboxClosed, BackendMissing."""
         try:
-            media = self._source.probe(path)
-            return self._read(path, media, clip_instants(media, clip, self._rule, num_frames, jitter_seed))
-        except MediaError as error:
-            raise ClipUnreadable(f"clip {clip.id}: {error.message}", error.hint) from error
+            return self._read_again_if_interrupted(path, clip, num_frames, jitter_seed)
+        except (MediaError, DecodeInterrupted) as error:
+            raise ClipUnreadable(f"clip {clip.id}: {error.describe(folders=False)}", error.hint) from error
         except ValueError as error:
-            raise ClipUnreadable(f"clip {clip.id}, {path.name}: {error}.") from error
+            raise ClipUnreadable(f"clip {clip.id}: {path.name}: {error}.") from error
 
-    def _read(self, path: Path, media: MediaInfo, instants_s: Sequence[float]) -> Pixels:
-        batch = len(instants_s)
-        if self._resize is not None:
-            batch = max(1, min(batch, self._batch_bytes // max(1, media.width * media.height * 3)))
-        parts: list[Pixels] = []
-        last_s = -math.inf
-        for start in range(0, len(instants_s), batch):
-            wanted = np.array(instants_s[start : start + batch])
-            frames = self._source.read_frames(path, wanted.tolist())
-            rows = np.searchsorted(frames.times_s, wanted + SLACK_S, side="right") - 1
-            rows = np.clip(rows, 0, None)
-            if self._rule.choice == "served":  # there a frame that is shown for long stands once
-                rows = np.unique(rows)
-                rows = rows[frames.times_s[rows] > last_s]
-                last_s = float(frames.times_s[-1])
-            if len(rows):
-                pixels: Pixels = frames.pixels[rows]
-                parts.append(pixels if self._resize is None else self._resize(pixels))
-        return np.concatenate(parts)
+    def _read_again_if_interrupted(self, path: Path, clip: Clip, num_frames: int, jitter_seed: int | None) -> Pixels:
+        """A decoder that was killed from outside ends no evaluation or training of hours: the clip is read again."""
+        for is_last_try in (False, True):
+            try:
+                media = self._source.probe(path)
+                return self._read(path, clip_instants(media, clip, self._rule, num_frames, jitter_seed))
+            except DecodeInterrupted:
+                if is_last_try:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _read(self, path: Path, instants_s: Sequence[float]) -> Pixels:
+        frames = self._source.read_frames(path, instants_s, self._resize)
+        if self._rule.choice == "served":  # a frame that is shown for long counts once, as in the index
+            return frames.pixels
+        rows = np.searchsorted(frames.times_s, np.array(instants_s) + SLACK_S, side="right") - 1
+        pixels: Pixels = frames.pixels[np.clip(rows, 0, None)]
+        return pixels
 
 
 def clip_instants(
     media: MediaInfo, clip: Clip, rule: FrameRule, num_frames: int, jitter_seed: int | None = None
 ) -> tuple[float, ...]:
-    """When to look at the clip, in seconds, rising: one instant per frame of the rule's choice, at most num_frames.
+    """The instants of the clip to read, in seconds, rising: one per frame that the rule chooses, at most num_frames.
 
     jitter_seed: moves the inner frames of CLIP2Video's choice as its training does; other rules have no jitter.
 

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     os.dup2(2, 1)  # whatever a library prints must not end up between the answers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        from indexer.media import pyav as media  # only now: the limits hold for the decoders' libraries as well
+        from indexer.media import reading as media  # only now: the limits hold for the decoders' libraries as well
 
         _answer(answers, {"ready": True})
         for line in sys.stdin.buffer:
@@ -50,6 +50,7 @@ def main(argv: list[str]) -> int:
 
 def _serve(media: Any, request: dict[str, Any]) -> tuple[dict[str, Any], memoryview]:
     from indexer.errors import IndexerError
+    from model.resize import FrameResize
 
     path, decoder = Path(request["path"]), request["decoder"]
     try:
@@ -57,7 +58,8 @@ def _serve(media: Any, request: dict[str, Any]) -> tuple[dict[str, Any], memoryv
             return {"media": asdict(media.probe(path, decoder))}, NOTHING
         if request["verb"] == "thumbnail":
             return {}, memoryview(media.thumbnail(path, request["at_s"], request["max_side"], decoder))
-        frames = media.read_frames(path, request["instants_s"], decoder)
+        resize = FrameResize.from_dict(request["resize"]) if request["resize"] else None
+        frames = media.read_frames(path, request["instants_s"], decoder, resize=resize)
     except IndexerError as error:
         return {"error": error.code, "message": error.message, "hint": error.hint}, NOTHING
     except ValueError as error:

@@ -1,9 +1,10 @@
-"""The door of decord, the decoder one may choose instead of PyAV; called by pyav.py only.
+"""The door of decord, which can be chosen instead of PyAV; called by reading.py only.
 
-What decord gets wrong is kept out: it is read from its first frame on, without its seeking (which misses the frame on
-HEVC, fragmented MP4, intra refresh and edit lists) and without its own times; its frames take the container's times in
-order. Where it counts other frames than the container, on MPEG-TS (it hangs) and AV1 (no decoder), it is refused.
-So the end of a long file costs a pass over all of it.
+What decord gets wrong is avoided: a file is read linearly from its first frame, without decord's seeking (which finds
+the wrong frame in HEVC, fragmented MP4, intra refresh and edit lists) and without its times; its frames take the
+container's times in order. It is refused for MPEG-TS (it hangs), AV1 (no decoder), very small pictures (it mixes up
+their dimensions), and wherever it counts other frames than the container does. Reading the end of a long file decodes
+all of it.
 """
 
 from __future__ import annotations
@@ -17,18 +18,28 @@ import numpy as np
 
 from indexer.errors import BackendMissing, VideoUndecodable
 from indexer.records import Frames
+from model.resize import FrameResize
+
+MIN_SIDE = 5
+"""Least width and height: with a smaller side, decord takes that side for the number of channels."""
 
 USE_PYAV = "Use the decoder pyav."
 
 
 class Timeline(Protocol):
-    """What the container says of a stream; times in ticks."""
+    """What the container reports about a stream; times in ticks."""
 
     base: int
+    """The time of the first frame."""
 
     @property
     def container_name(self) -> str:
         """Short name of the container."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of a frame before it is turned."""
         ...
 
     @property
@@ -54,10 +65,15 @@ def require_decord(timeline: Timeline) -> Any:
     if timeline.container_name == "mpegts" or timeline.codec_name == "av1":
         what = "MPEG-TS" if timeline.container_name == "mpegts" else "AV1"
         raise VideoUndecodable(f"decord can't read {what}.", USE_PYAV)
+    width, height = timeline.size
+    if min(width, height) < MIN_SIDE:
+        raise VideoUndecodable(f"decord can't read pictures of {width} x {height} pixels.", USE_PYAV)
     return decord
 
 
-def read_with_decord(path: Path, timeline: Timeline, targets: Sequence[int]) -> Frames:
+def read_with_decord(
+    path: Path, timeline: Timeline, targets: Sequence[int], resize: FrameResize | None = None
+) -> Frames:
     """The frames shown at targets (ticks); decord turns them upright itself. Raises: as require_decord."""
     decord = require_decord(timeline)
     stamps, num_packets = timeline.packet_times()
@@ -72,7 +88,8 @@ def read_with_decord(path: Path, timeline: Timeline, targets: Sequence[int]) -> 
         for i in range(wanted[-1] + 1):
             frame = reader.next()
             if i in wanted:
-                pixels.append(frame.asnumpy())
+                picture = frame.asnumpy()
+                pixels.append(picture if resize is None else resize(picture[None])[0])
     except (decord.DECORDError, RuntimeError, StopIteration) as error:
         raise VideoUndecodable("decord can't decode the video stream.", USE_PYAV) from error
     times_s = np.array([timeline.seconds(stamps[i] - timeline.base) for i in wanted], dtype=np.float64)

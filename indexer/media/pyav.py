@@ -1,11 +1,8 @@
-"""The door of the decoders: probe a file, read the frames shown at given instants, make a thumbnail.
+"""The door of PyAV: a video stream as a cursor over its decoded frames, in order of presentation.
 
-PyAV reads by default; decord (decord.py) is selectable. Time is counted from the stream's first frame; the frame
-shown at an instant is the last one whose time is not after it. Only a local file of a known video container is opened:
-no network, no playlists, no file that names other files. A decoder can hang or crash on a hostile file, so production
-calls this inside sandbox.py.
-
-This file knows no model, no catalogue and no process.
+Only a local file of a known video container is opened: no network, no playlists, no file that names other files.
+PyAV's exceptions leave here as the index's errors. Which frames are wanted is up to reading.py; this file knows no
+pixels.
 """
 
 from __future__ import annotations
@@ -13,37 +10,35 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from indexer.errors import MediaError, UnsupportedMedia, VideoTooLong, VideoUndecodable
-from indexer.media.decord import read_with_decord, require_decord
-from indexer.media.orientation import jpeg, orientation, upright_rgb
-from indexer.records import Frames, MediaInfo
-
-Decoder = Literal["pyav", "decord"]
+from indexer.media.clock import Clock, Stamp, read_clock
 
 DEFAULT_MAX_PIXELS = 8192 * 5120
-"""Of one picture; 8K (7680 x 4320) passes, a decompression bomb does not."""
+"""Largest picture: 8K (7680 x 4320) passes, a decompression bomb does not."""
 
 CONTAINERS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,asf,gif,apng,ogg,mxf,nut,rm,ivf,obu,h264,hevc,av1,m4v,mpegvideo,mjpeg,dv"
 )
 SEEKABLE = {"mov", "mp4", "matroska", "webm", "mpegts", "flv", "asf"}
-"""Containers whose timestamps survive a seek; elsewhere they hang on what was read before, so reading is linear."""
+"""Containers whose timestamps survive a seek; in others they depend on what was read before, so reading is linear."""
 
 ORDERED_ONLY = {"avi"}
-"""Containers that give the order of decoding and no time of showing: the k-th frame out is shown at the k-th slot."""
+"""Containers that store the decoding order and no presentation times: the k-th frame out is shown in the k-th slot."""
+
+RESTARTING = {"mpegts", "mpeg"}
+"""Containers whose clock may start over in the middle, see clock.py."""
 
 STALE_S = 2.0
 """How long the last good frame may stand in for frames that are damaged or missing."""
@@ -53,132 +48,79 @@ FIRST_REACH_S = 1.5
 MAX_READ_ERRORS = 16
 
 
-class _Picture(NamedTuple):
+class Picture(NamedTuple):
+    """A decoded frame and when it is shown, in ticks of the stream's time base."""
+
     pts: int
-    ticks: int  # how long it is shown, in units of the stream's time base
+    """When it is first shown."""
+    ticks: int
+    """How long it is shown."""
     frame: VideoFrame
     is_after_damage: bool
+    """Whether something between it and the picture before could not be decoded."""
 
 
-def probe(path: Path, decoder: Decoder = "pyav", max_pixels: int | None = None) -> MediaInfo:
-    """Duration, rate, size as displayed, rotation and codec of a file's best video stream.
-
-    The duration is measured from the stream's packets, so a truncated file counts only what is there.
-    Raises: UnsupportedMedia, VideoUndecodable, VideoTooLong (a picture over max_pixels), BackendMissing.
-    """
-    with _reading(path), closing(_Cursor(path, max_pixels)) as cursor:
-        if decoder == "decord":
-            require_decord(cursor)
-        first = cursor.current.frame
-        is_turned, _, _, rotation_deg = orientation(first)
-        sides = (first.width, first.height)
-        width, height = sides[::-1] if is_turned else sides
-        return MediaInfo(
-            duration_s=cursor.seconds(max(cursor.end_pts() - cursor.base, 1)),
-            fps=cursor.fps,
-            width=width,
-            height=height,
-            rotation_deg=rotation_deg,
-            codec=cursor.codec_name,
-            container=cursor.container_name,
-            has_audio=cursor.has_audio,
-        )
-
-
-def read_frames(
-    path: Path, instants_s: Sequence[float], decoder: Decoder = "pyav", max_pixels: int | None = None
-) -> Frames:
-    """The frame shown at each instant (seconds from the first frame), upright sRGB; one frame is given once.
-
-    Raises: UnsupportedMedia, VideoUndecodable (also where the frames near an instant are damaged, or a third of all
-    instants fall on damage), VideoTooLong, BackendMissing; ValueError for no instants, or one that is no time.
-    """
-    if not len(instants_s) or not all(math.isfinite(t) and t >= 0 for t in instants_s):
-        raise ValueError(f"instants must be finite, not negative and at least one: {list(instants_s)[:5]}")
-    with _reading(path), closing(_Cursor(path, max_pixels)) as cursor:
-        targets = sorted({cursor.base + cursor.ticks(t) for t in instants_s})
-        return read_with_decord(path, cursor, targets) if decoder == "decord" else _gather(cursor, targets)
-
-
-def thumbnail(
-    path: Path, at_s: float, max_side: int = 320, decoder: Decoder = "pyav", max_pixels: int | None = None
-) -> bytes:
-    """A JPEG of the frame shown at at_s, its longer side at most max_side pixels. Raises: as read_frames."""
-    return jpeg(read_frames(path, [max(0.0, at_s)], decoder, max_pixels).pixels[0], max_side)
-
-
-def _gather(cursor: _Cursor, targets: Sequence[int]) -> Frames:
-    size: tuple[int, int] | None = None
-    times: list[int] = []
-    pixels: list[NDArray[np.uint8]] = []
-    num_stale = 0
-    for target in targets:
-        picture, is_stale = cursor.at(target)
-        num_stale += is_stale
-        if num_stale >= 2 and num_stale * 3 > len(targets):
-            raise VideoUndecodable(
-                f"Too much of the stream is damaged, from {cursor.seconds(picture.pts - cursor.base):.1f} s on."
-            )
-        if not times or picture.pts > times[-1]:
-            size = size or (picture.frame.width, picture.frame.height)
-            times.append(picture.pts)
-            pixels.append(upright_rgb(picture.frame, size))
-    if any(p.shape != pixels[0].shape for p in pixels):
-        raise VideoUndecodable("The stream changes its orientation midway.")
-    times_s = np.array([cursor.seconds(pts - cursor.base) for pts in times], dtype=np.float64)
-    return Frames(np.stack(pixels), times_s)
-
-
-class _Cursor:
+class Cursor:
     """A video stream read forwards in order of presentation, from its start or from a key frame before what is wanted.
 
     `current` is the frame reached, `base` the time of the first; pts, base and targets are in ticks of the time base.
     """
 
-    current: _Picture
-    _ahead: _Picture | None
-    _pictures: Iterator[_Picture]
+    current: Picture
+    _ahead: Picture | None
+    _pictures: Iterator[Picture]
 
     def __init__(self, path: Path, max_pixels: int | None) -> None:
         self._path = path
         self._max_pixels = max_pixels or DEFAULT_MAX_PIXELS
+        self._clock: Clock | None = None
         self._open()
         self._can_seek = bool(self._names & SEEKABLE)
         self._reach_s = FIRST_REACH_S
         self.base = self.current.pts
 
     def close(self) -> None:
+        """Close the file."""
         self._container.close()
 
     @property
     def fps(self) -> float:
-        """Frames per second as the container says, 25 where it says nothing sane."""
+        """Frames per second as the container reports them, 25 if it reports nothing plausible."""
         for rate in (self._stream.average_rate, self._stream.guessed_rate, self._stream.base_rate):
             if rate and 0 < rate <= 1000:
                 return float(rate)
         return 25.0
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the current frame before it is turned."""
+        return self.current.frame.width, self.current.frame.height
+
+    @property
     def codec_name(self) -> str:
+        """FFmpeg's short name of the codec, e.g. "h264"."""
         return str(self._stream.codec_context.codec.canonical_name)
 
     @property
     def container_name(self) -> str:
+        """FFmpeg's short name of the container; the file's suffix where that is one of its names."""
         suffix = self._path.suffix.lower().lstrip(".")
         return suffix if suffix in self._names else self._container.format.name.split(",")[0]
 
     @property
     def has_audio(self) -> bool:
+        """Whether there is an audio stream."""
         return bool(self._container.streams.audio)
 
     def seconds(self, ticks: int) -> float:
+        """A stretch of ticks in seconds."""
         return float(ticks * self._time_base)
 
     def ticks(self, seconds: float) -> int:
         """Whole ticks in a stretch; a microsecond of slack, so that a frame's own time finds that frame."""
         return math.floor(Fraction(seconds + 1e-6) / self._time_base)
 
-    def at(self, target: int) -> tuple[_Picture, bool]:
+    def at(self, target: int) -> tuple[Picture, bool]:
         """The frame shown at target, and whether it only stands in for damaged ones. Raises: VideoUndecodable."""
         if target < self.current.pts:
             self._rewind()
@@ -200,6 +142,8 @@ class _Cursor:
 
     def end_pts(self) -> int:
         """Where the last packet that can be read ends. The position is lost."""
+        if self._clock is not None:
+            return self._clock.end
         start = self._stream.start_time or 0
         if self._stream.duration:
             claimed = start + self._stream.duration
@@ -225,7 +169,11 @@ class _Cursor:
         listed = self._stream.index_entries if self._names & ORDERED_ONLY else ()
         self._slots: dict[int | None, int | None] = {entry.pos + 8: entry.timestamp for entry in listed}
         self._is_end_damaged = False
+        self._last_part = 0
         self._ahead = None
+        if self._names & RESTARTING and self._clock is None:
+            clock = _clock(self._path, self._max_pixels, self._frame_ticks, *_stamp(self._path))
+            self._clock = clock if clock.is_broken else None
         if decode:
             self._pictures = self._decode(need_key=None)
             first = next(self._pictures, None)
@@ -246,7 +194,10 @@ class _Cursor:
             if want <= self.base:
                 break
             try:
-                self._container.seek(want, stream=self._stream, backward=True)
+                if self._clock is None:
+                    self._container.seek(want, stream=self._stream, backward=True)
+                else:
+                    self._container.seek(self._clock.key_before(want), unsupported_byte_offset=True)
             except av.error.FFmpegError:
                 break
             self._pictures, self._ahead = self._decode(need_key=True), None
@@ -259,7 +210,7 @@ class _Cursor:
         self._can_seek = False
         self._rewind()
 
-    def _decode(self, need_key: bool | None) -> Iterator[_Picture]:
+    def _decode(self, need_key: bool | None) -> Iterator[Picture]:
         """Frames in rising order of time. What follows damage is left out up to the next key frame.
 
         need_key: leave out what comes before the first key frame; None: only if the first packet isn't one.
@@ -267,8 +218,10 @@ class _Cursor:
         is_damaged = False
         last: int | None = None
         slots: deque[int | None] = deque()
+        part: int | None = None
         for packet in self._packets():
-            if need_key is None:
+            before, part = part, self._part(packet)
+            if need_key is None or part != before is not None:
                 need_key = not packet.is_keyframe
             frames = self._frames_of(packet)
             if packet.size and frames is not None:
@@ -287,7 +240,7 @@ class _Cursor:
                 pts = self._counted(last) if at is None else at
                 if last is not None and pts <= last:
                     continue
-                yield _Picture(pts, frame.duration or self._frame_ticks, frame, is_damaged)
+                yield Picture(pts, frame.duration or self._frame_ticks, frame, is_damaged)
                 need_key, is_damaged, last = False, False, pts
         self._is_end_damaged = is_damaged
 
@@ -298,6 +251,8 @@ class _Cursor:
             try:
                 for packet in self._container.demux(self._stream):
                     num_errors = 0
+                    if self._clock is not None and packet.pts is not None:
+                        packet.pts += self._clock.offsets[self._part(packet)]
                     yield packet
                 return
             except av.error.FFmpegError as error:
@@ -308,7 +263,7 @@ class _Cursor:
 
     def _frames_of(self, packet: av.Packet[VideoStream]) -> list[VideoFrame] | None:
         """What a packet decodes to, None where it is damaged."""
-        if packet.is_corrupt:
+        if packet.is_corrupt and not (self._clock is not None and packet.pos in self._clock.seams):
             return None
         try:
             return packet.decode()
@@ -316,8 +271,14 @@ class _Cursor:
             _raise_shortage(error)
             return None
 
+    def _part(self, packet: av.Packet[VideoStream]) -> int:
+        """The part of a file whose clock starts over, from 0; a packet without a place is of the part before."""
+        if self._clock is not None and packet.pos is not None:
+            self._last_part = self._clock.part(packet.pos)
+        return self._last_part
+
     def _shown_at(self, packet: av.Packet[VideoStream]) -> int | None:
-        """Of a container that only counts packets, what its index says of this place: a lost packet still counts."""
+        """When a packet is shown. For a container that only counts packets, the slot that its index lists for it."""
         return self._slots.get(packet.pos, packet.dts) if self._names & ORDERED_ONLY else packet.pts
 
     def _counted(self, last: int | None) -> int:
@@ -349,20 +310,46 @@ class _Cursor:
         return True
 
 
+@lru_cache(maxsize=4)
+def _clock(path: Path, max_pixels: int, frame_ticks: int, *_: int) -> Clock:
+    """The clock of the file's best video stream by a pass over its packets; once per content (the file's stamp)."""
+    container, stream = _open(path, max_pixels)
+    with closing(container):
+        return read_clock(_stamps(container, stream, frame_ticks), stream.time_base or Fraction(1, 1000))
+
+
+def _stamps(container: InputContainer, stream: VideoStream, frame_ticks: int) -> Iterator[Stamp]:
+    place = 0
+    try:
+        for packet in container.demux(stream):
+            place = place if packet.pos is None else packet.pos
+            dts, pts = packet.dts, packet.pts
+            if packet.size and dts is not None and pts is not None:
+                yield Stamp(place, dts, pts, packet.duration or frame_ticks, packet.is_keyframe)
+    except av.error.FFmpegError as error:
+        _raise_shortage(error)  # what can't be read on is no packet
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turns what PyAV raises into the index's errors, which name the file."""
+def translated(path: Path) -> Iterator[None]:
+    """Translate PyAV's exceptions into the index's errors, and give those of this file its path."""
     try:
         yield
     except MediaError as error:
-        raise type(error)(f"{path.name}: {error.message}", error.hint) from error
+        error.path = error.path or path
+        raise
     except av.error.FFmpegError as error:
         _raise_shortage(error)
-        raise VideoUndecodable(f"{path.name}: The video stream can't be read ({error.strerror}).") from error
+        raise VideoUndecodable(f"The video stream can't be read ({error.strerror}).", path=path) from error
 
 
 def _raise_shortage(error: av.error.FFmpegError) -> None:
-    """No memory, or no thread to be had (EAGAIN): says nothing about the file."""
+    """Raise MemoryError where memory or threads ran out (EAGAIN): that says nothing about the file."""
     if isinstance(error, MemoryError | BlockingIOError):
         raise MemoryError from error
 
@@ -380,7 +367,7 @@ def _open(path: Path, max_pixels: int) -> tuple[InputContainer, VideoStream]:
         raise UnsupportedMedia(f"Not a video file that Vidgrain reads ({error.strerror}).") from error
     try:
         _check_size(container, max_pixels)
-        if not all(s.codec_context and s.codec_context.width for s in container.streams.video):  # no decoder took them
+        if not all(s.codec_context and s.codec_context.width for s in container.streams.video):  # unknown codec
             with av.open(f"file:{path.absolute()}", "r", options={**options, "codec_whitelist": "none"}) as claims:
                 _check_size(claims, max_pixels)
         return container, _best_stream(container, max_pixels)

@@ -1,8 +1,9 @@
-"""Decoding in a child process that can be killed: the verbs of pyav.py under a time limit and a memory limit.
+"""Decoding in a child process that can be killed: the verbs of reading.py under a time limit and a memory limit.
 
 A hostile or broken file may hang, crash or swell its decoder; here that costs a child, and the caller gets one clear
-error. The child is started at the first request and again after a kill or a crash, with an environment of its own (no
-secrets). It is a plain program (decode_child.py) over pipes, so it works from threads and under any start method.
+error. A crash is tried once more in a fresh child, for it may be the fault of the file before; a child that was killed
+from outside says nothing about the file. Children are started when they are needed, with an environment of their own
+(no secrets). They are plain programs (decode_child.py) over pipes, which works from threads and under any start method.
 
 This file knows no decoder.
 """
@@ -30,6 +31,7 @@ from indexer import defaults
 from indexer.errors import (
     BackendMissing,
     DecodeCrashed,
+    DecodeInterrupted,
     DecodeTimeout,
     IndexerError,
     SandboxClosed,
@@ -39,30 +41,37 @@ from indexer.errors import (
 )
 from indexer.media.decode_child import EXIT_MEMORY
 from indexer.records import Frames, MediaInfo
+from model.resize import FrameResize
 
 if TYPE_CHECKING:
-    from indexer.media.pyav import Decoder
+    from indexer.media.reading import Decoder
 
 START_TIMEOUT_S = 60.0
 ALARM_SLACK_S = 10.0
 MAX_HEADER_BYTES = 2**20
 STDERR_TAIL_BYTES = 4096
 
+KILLED_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+"""Signals that no decoder raises by itself: the system was out of memory, or somebody stopped the process."""
+
 _ERRORS = {e.code: e for e in (UnsupportedMedia, VideoUndecodable, VideoTooLong, BackendMissing)}
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
-    """timeout_s of one request (the child's start apart); memory_bytes of the child's whole address space."""
+    """What one child may take."""
 
     timeout_s: float = defaults.DECODE_TIMEOUT_S
+    """Seconds of one request, without the child's start."""
     memory_bytes: int = defaults.DECODE_MEMORY_BYTES
+    """The child's whole address space."""
 
 
 class DecodeSandbox:
     """probe, read_frames and thumbnail in a child; one request at a time, from any thread.
 
-    Raises of every verb: what pyav.py raises, DecodeTimeout, DecodeCrashed, SandboxClosed after close().
+    timeout_s of a verb: less time than the limits allow. Every verb raises what reading.py raises, DecodeTimeout,
+    DecodeCrashed, DecodeInterrupted, and SandboxClosed after close().
     """
 
     def __init__(self, decoder: Decoder = "pyav", limits: SandboxLimits | None = None) -> None:
@@ -72,20 +81,30 @@ class DecodeSandbox:
         self._child: _Child | None = None
         self._is_closed = False
 
-    def probe(self, path: Path) -> MediaInfo:
-        """As pyav.probe."""
-        header, _ = self._ask({"verb": "probe"}, path)
+    def probe(self, path: Path, *, timeout_s: float | None = None) -> MediaInfo:
+        """As reading.probe."""
+        header, _ = self._ask({"verb": "probe"}, path, timeout_s)
         return MediaInfo(**header["media"])
 
-    def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
-        """As pyav.read_frames."""
-        header, payload = self._ask({"verb": "read_frames", "instants_s": [float(t) for t in instants_s]}, path)
+    def read_frames(
+        self,
+        path: Path,
+        instants_s: Sequence[float],
+        resize: FrameResize | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> Frames:
+        """As reading.read_frames. Resized in the child, 12 frames of 1080p come as 1.8 MB in place of 75."""
+        instants = [float(t) for t in instants_s]
+        request = {"verb": "read_frames", "instants_s": instants, "resize": resize and resize.as_dict()}
+        header, payload = self._ask(request, path, timeout_s)
         pixels = np.frombuffer(payload, dtype=np.uint8).reshape(header["shape"])
         return Frames(pixels, np.array(header["times_s"], dtype=np.float64))
 
-    def thumbnail(self, path: Path, at_s: float, max_side: int = 320) -> bytes:
-        """As pyav.thumbnail."""
-        _, payload = self._ask({"verb": "thumbnail", "at_s": float(at_s), "max_side": max_side}, path)
+    def thumbnail(self, path: Path, at_s: float, max_side: int = 320, *, timeout_s: float | None = None) -> bytes:
+        """As reading.thumbnail."""
+        request = {"verb": "thumbnail", "at_s": float(at_s), "max_side": max_side}
+        _, payload = self._ask(request, path, timeout_s)
         return bytes(payload)
 
     @property
@@ -110,26 +129,33 @@ class DecodeSandbox:
     ) -> None:
         self.close()
 
-    def _ask(self, request: dict[str, Any], path: Path) -> tuple[dict[str, Any], bytearray]:
+    def _ask(self, request: dict[str, Any], path: Path, timeout_s: float | None) -> tuple[dict[str, Any], bytearray]:
         line = json.dumps({**request, "path": str(path.absolute()), "decoder": self._decoder}).encode() + b"\n"
+        limit_s = self._limits.timeout_s if timeout_s is None else min(timeout_s, self._limits.timeout_s)
         with self._lock:
             try:
-                child = self._send(line)
-                header, payload = child.receive(time.monotonic() + self._limits.timeout_s)
-            except BaseException as error:
-                status = self._drop()
-                if self._is_closed:
-                    raise SandboxClosed("Decoding was stopped: the sandbox is closed.") from error
-                if isinstance(error, TimeoutError):
-                    raise DecodeTimeout(
-                        f"{path.name}: Decoding took longer than {self._limits.timeout_s:g} s and was stopped."
-                    ) from error
-                if isinstance(error, _ChildGone):
-                    raise self._crashed(path.name, status, error.tail) from error
-                raise
+                header, payload = self._try(line, path, limit_s)
+            except DecodeCrashed:
+                header, payload = self._try(line, path, limit_s)
         if "error" in header:
-            raise _rebuilt(header)
+            raise _rebuilt(header, path)
         return header, payload
+
+    def _try(self, line: bytes, path: Path, limit_s: float) -> tuple[dict[str, Any], bytearray]:
+        """One request to one child, which is gone if this raises."""
+        try:
+            child = self._send(line)
+            return child.receive(time.monotonic() + limit_s)
+        except BaseException as error:
+            status = self._drop()
+            if self._is_closed:
+                raise SandboxClosed("Decoding was stopped: the sandbox is closed.") from error
+            if isinstance(error, TimeoutError):
+                text = f"Decoding took longer than {limit_s:g} s and was stopped."
+                raise DecodeTimeout(text, path=path) from error
+            if isinstance(error, _ChildGone):
+                raise self._ended(path, status, error.tail) from error
+            raise
 
     def _send(self, line: bytes) -> _Child:
         """Hand a request to a living child; one that ended while idle is replaced."""
@@ -152,16 +178,25 @@ class DecodeSandbox:
         child, self._child = self._child, None
         return child.end() if child else None
 
-    def _crashed(self, name: str, status: int | None, tail: str) -> DecodeCrashed:
-        mebibytes = self._limits.memory_bytes // 2**20
+    def _ended(self, path: Path, status: int | None, tail: str) -> DecodeCrashed | DecodeInterrupted:
+        """Why a child that was not stopped here is gone."""
         if status == EXIT_MEMORY:
-            return DecodeCrashed(f"{name}: Decoding needs more than its memory limit of {mebibytes} MiB.")
-        how = f"signal {signal.Signals(-status).name}" if status is not None and status < 0 else f"status {status}"
-        return DecodeCrashed(f"{name}: The decoder died ({how}{': ' + tail if tail else ''}).")
+            mebibytes = self._limits.memory_bytes // 2**20
+            return DecodeCrashed(f"Decoding needs more than its memory limit of {mebibytes} MiB.", path=path)
+        if status is None or status >= 0:
+            return DecodeCrashed(f"The decoder died ({_reason(f'status {status}', tail)}).", path=path)
+        number = signal.Signals(-status)
+        if number in KILLED_FROM_OUTSIDE:
+            return DecodeInterrupted(
+                f"The decoder was killed from outside (signal {number.name}).",
+                "Try again; if it happens often, the machine may be short of memory.",
+                path=path,
+            )
+        return DecodeCrashed(f"The decoder died ({_reason(f'signal {number.name}', tail)}).", path=path)
 
 
 class _ChildGone(Exception):
-    """The child ended without an answer; `tail` is the last line it wrote to stderr, made harmless."""
+    """The child ended without an answer. tail: the last line that it wrote to stderr, without paths."""
 
     def __init__(self, tail: str) -> None:
         super().__init__(tail)
@@ -219,7 +254,7 @@ class _Child:
         line = bytearray()
         while (end := line.find(b"\n")) < 0:
             if len(line) > MAX_HEADER_BYTES:
-                raise _ChildGone("an answer that is none")
+                raise _ChildGone("an answer that can't be read")
             line += self._read(deadline, 65536)
         header = json.loads(line[:end])
         payload = bytearray(header["num_bytes"])
@@ -250,9 +285,9 @@ class _Child:
             timeout_s = deadline - time.monotonic()
             ready = {number for number, _ in self._poll.poll(max(0.0, timeout_s) * 1e3)}
             if self._stderr.fileno() in ready:
-                said = os.read(self._stderr.fileno(), STDERR_TAIL_BYTES)
-                self._tail = (self._tail + said)[-STDERR_TAIL_BYTES:]
-                if not said:
+                written = os.read(self._stderr.fileno(), STDERR_TAIL_BYTES)
+                self._tail = (self._tail + written)[-STDERR_TAIL_BYTES:]
+                if not written:
                     self._poll.unregister(self._stderr)
                 if self._stdout.fileno() not in ready:
                     continue
@@ -273,9 +308,13 @@ class _Child:
         return re.sub(r"\S*/\S*", "...", re.sub(r"[^\x20-\x7e]", "", last)).strip()[:120]
 
 
-def _rebuilt(header: dict[str, Any]) -> IndexerError | ValueError:
-    if header["error"] in _ERRORS:
-        return _ERRORS[header["error"]](header["message"], header["hint"])
+def _reason(how: str, tail: str) -> str:
+    return f"{how}: {tail}" if tail else how
+
+
+def _rebuilt(header: dict[str, Any], path: Path) -> IndexerError | ValueError:
+    """The error that the child answered with, about this file."""
     if header["error"] == "value":
         return ValueError(header["message"])
-    return VideoUndecodable(header["message"])
+    kind = _ERRORS.get(header["error"], VideoUndecodable)
+    return kind(header["message"], header["hint"], path=path)

@@ -56,7 +56,7 @@ def _write(place: Path, picture: bytes) -> None:
         write_atomic(place, picture)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"There is no room to write {place}.", "Free some space.") from error
+            raise StorageFull("There is no room to write the file.", "Free some space.", path=place) from error
         raise
 
 

@@ -1,6 +1,6 @@
 """Write pictures as a video file: what the demo's clips and cut-out queries are made with.
 
-It knows arrays and a path; reading is pyav.py's.
+It knows arrays and a path; reading.py reads.
 """
 
 from __future__ import annotations

@@ -16,19 +16,19 @@ from model.datasets.shapes import held_out
 from model.errors import ClipUnreadable, DatasetError, InvalidTraining
 from model.evaluation.sets import SHAPES, set_of_shapes, set_of_split
 from model.networks import Network
+from model.resize import FrameResize
 from model.training.batches import PairSource, ShapesPairs, SplitPairs
 from model.training.config import DataPart, TrainConfig
 from model.training.log import RunLog
 from model.training.validation import Validation, validation_over
-from model.types import Pixels
 
 VALIDATION_SEED = 7_301
 """Of the drawn clips that validate; the 1,000 that evaluate have another."""
 NUM_MIXED, NUM_TWIN_PAIRS = 100, 50
 NAMES_IN_ERROR = 10
 
-MakeReader = Callable[[FrameRule, Callable[[Pixels], Pixels]], FrameReader]
-"""Opens the decoder for a rule of frames, and for what is done to frames at once (the resizing)."""
+MakeReader = Callable[[FrameRule, FrameResize], FrameReader]
+"""Opens the decoder for a rule of frames, and for the resizing that is done where they are decoded."""
 
 
 class DrawnData:

@@ -53,7 +53,7 @@ def run(settings: Settings, folder: Path, *, num_clips: int, with_server: bool) 
         index = open_index(settings)
     except ModelMismatch as error:
         hint = f"The bundled model has changed since: remove the folder {settings.data} and run the demo again."
-        raise ModelMismatch(error.message, hint) from error
+        raise ModelMismatch(error.message, hint, path=error.path) from error
     try:
         titles = [clip.sentence for clip in clips]
         report = index_files(index, [clip.path for clip in clips], titles=titles, retry_failed=True)

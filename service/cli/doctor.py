@@ -59,7 +59,7 @@ def examine(settings: Settings) -> list[Check]:
         try:
             results.append(check(settings))
         except VidgrainError as error:
-            results.append(Check(name, "fail", f"{error.code}: {error.message}", error.hint))
+            results.append(Check(name, "fail", f"{error.code}: {error.describe()}", error.hint))
         except Exception as error:  # a doctor that dies of what it finds helps nobody
             results.append(Check(name, "fail", f"{type(error).__name__}: {error}"))
     return results

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from indexer.media.clip_frames import READING_VERSION, ClipFrames
-from indexer.media.pool import SandboxPool
+from indexer.media.pool import DecodePool
 from indexer.media.sandbox import SandboxLimits
 from model.datasets.load import count_note, dataset_of, find_videos, load_split
 from model.errors import DatasetError, UnknownScorer
@@ -123,7 +123,7 @@ def _set(
         notes.append(f"Several files fit {_named(files.ambiguous)}; the one nearest to the top of the folder is read.")
     rule = dataset_of(request.dataset).frame_rule(model.spec.kind)
     limits = SandboxLimits(settings.decode_timeout_s, settings.decode_memory_bytes)
-    with SandboxPool(num_readers, settings.decoder, limits) as sandboxes:
+    with DecodePool(num_readers, settings.decoder, limits) as sandboxes:
         reader = ClipFrames(sandboxes, rule, resize=model.network.backbone.preprocess.resize)
         reading = f"{settings.decoder}-{READING_VERSION}"
         yield set_of_split(split, files.paths, reader, rule, reading=reading), files.missing, notes

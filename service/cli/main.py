@@ -335,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments)
     except VidgrainError as error:
-        typer.echo(f"error: {error.message}", err=True)
+        typer.echo(f"error: {error.describe()}", err=True)
         if error.hint:
             typer.echo(error.hint, err=True)
         sys.exit(2)

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 
 from indexer.media.clip_frames import ClipFrames
-from indexer.media.pool import SandboxPool
+from indexer.media.pool import DecodePool
 from indexer.media.sandbox import SandboxLimits
 from model.datasets.frames import FrameReader, FrameRule
 from model.errors import InvalidTraining
+from model.resize import FrameResize
 from model.training.config import TrainConfig
 from model.training.run import run_training
 from model.training.saved import RunFolder
 from model.training.trainer import Outcome
-from model.types import Pixels
 from service.settings import Settings
 
 NAMES_SHOWN = 10
@@ -44,9 +44,9 @@ def train(settings: Settings, config: TrainConfig, say: Callable[[str], None], *
         torch.set_num_threads(settings.torch_threads)
     folder = RunFolder(Path(config.run.out))
     limits = SandboxLimits(settings.decode_timeout_s, settings.decode_memory_bytes)
-    with SandboxPool(config.run.workers, settings.decoder, limits) as sandboxes, _asked_to_stop() as stop:
+    with DecodePool(config.run.workers, settings.decoder, limits) as sandboxes, _asked_to_stop() as stop:
 
-        def make_reader(rule: FrameRule, resize: Callable[[Pixels], Pixels]) -> FrameReader:
+        def make_reader(rule: FrameRule, resize: FrameResize) -> FrameReader:
             return ClipFrames(sandboxes, rule, resize=resize)
 
         def listen(line: Mapping[str, Any]) -> None:

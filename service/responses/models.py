@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from model.installed import InstalledModel
 from model.scorers import SCORERS, choose_scorer
 from model.types import HeadKind, ModelSpec, ScorerName
+from service.errors import without_folders
 from service.responses.parts import Reason, reason
 
 
@@ -90,7 +91,8 @@ class ModelResponse(BaseModel):
     @classmethod
     def from_installed(cls, model: InstalledModel, *, is_served: bool = False) -> ModelResponse:
         """A model that was not loaded."""
-        error = reason(model.error.code, model.error.message) if model.error else None
+        wrong = model.error
+        error = reason(wrong.code, without_folders(wrong.describe(folders=False))) if wrong else None
         return cls._of(model, is_served=is_served, error=error)
 
     @classmethod

@@ -7,8 +7,6 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, WithJsonSchema
 
-from service.errors import without_folders
-
 
 def _iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -36,7 +34,7 @@ class Reason(BaseModel):
 
 def reason(code: str | None, message: str | None) -> Reason | None:
     """The reason of a failure without the server's folders; None without a code."""
-    return None if code is None else Reason(code=code, message=without_folders(message or code))
+    return None if code is None else Reason(code=code, message=message or code)
 
 
 class FieldProblem(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter
 
 from service.responses.health import HealthResponse, IndexResponse, ReadyResponse, VersionResponse
@@ -29,9 +30,9 @@ async def healthz() -> HealthResponse:  # async: answered also while every threa
 
 
 @router.get("/readyz", responses=problems())
-def readyz(running: TheRunning) -> ReadyResponse:
+async def readyz(running: TheRunning) -> ReadyResponse:  # async: answered whatever the shared threads do
     """A real tiny search succeeded within the last 15 s, or just now. 503 with the reason otherwise."""
-    age_s = running.readiness.check()
+    age_s = await run_sync(running.readiness.check, limiter=running.readiness_threads)
     worker = _worker(running)
     warnings = (
         [Reason(code="worker_stopped", message="searches are answered; new videos wait until the worker is back")]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import uuid
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request
 from starlette.concurrency import run_in_threadpool
 
@@ -64,11 +66,11 @@ async def _by_upload(request: Request, running: Running, prefix: str) -> SearchR
         options = body.options(running.settings.candidates)
         search = partial(running.index.search_video, form.upload.path, options, start_s=body.start_s, end_s=body.end_s)
         try:
-            return SearchResponse.from_record(await run_in_threadpool(search), _query_id(), prefix)
-        except MediaError as error:  # it names the file in incoming; the client knows it by another name
-            raise type(error)(
-                error.message.replace(form.upload.path.name, form.upload.file_name), error.hint
-            ) from error
+            answer = await run_sync(search, limiter=running.clip_threads)
+            return SearchResponse.from_record(answer, _query_id(), prefix)
+        except MediaError as error:
+            error.path = Path(form.upload.file_name)  # the client knows the file in incoming by another name
+            raise
 
 
 def _query_id() -> str:

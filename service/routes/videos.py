@@ -6,6 +6,7 @@ import os
 import re
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.datastructures import MutableHeaders
 from starlette.responses import FileResponse
@@ -75,9 +76,9 @@ def remove_video(video_id: str, running: TheRunning) -> None:
 
 
 @router.get("/videos/{video_id}/thumbnail", response_class=FileResponse, responses=problems(404, 415, 507) | _PICTURE)
-def thumbnail(video_id: str, query: Annotated[ThumbnailQuery, Query()], running: TheRunning) -> FileResponse:
+async def thumbnail(video_id: str, query: Annotated[ThumbnailQuery, Query()], running: TheRunning) -> FileResponse:
     """A small JPEG of the frame shown at `t`."""
-    picture = running.index.thumbnail(video_id, query.t)
+    picture = await run_sync(running.index.thumbnail, video_id, query.t, limiter=running.thumbnail_threads)
     return FileResponse(picture, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400"})
 
 

@@ -77,7 +77,8 @@ def make_service(folder: Path, model: VideoTextModel | None = None, **settings: 
     media.mkdir()
     given: dict[str, Any] = {"data": folder / "data", "media_roots": (media,), "max_upload_bytes": 2_000_000}
     chosen = Settings(**(given | settings))
-    with VideoIndex.open(chosen.data, model or FakeModel(), IndexConfig(decode_timeout_s=30.0)) as index:
+    config = IndexConfig(decode_timeout_s=30.0, decode_children=chosen.decode_children)
+    with VideoIndex.open(chosen.data, model or FakeModel(), config) as index:
         app = create_app(chosen, index)
         with TestClient(app) as client:
             yield Service(client, index, chosen, media, index.worker())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from indexer.index import VideoIndex
-from indexer.media.pyav import probe, read_frames
+from indexer.media.reading import probe, read_frames
 from indexer.media.write import write_video
 from indexer.records import SearchOptions
 from model.registry import load_model

@@ -10,6 +10,7 @@ import numpy as np
 
 from indexer.errors import UnsupportedMedia, VideoUndecodable
 from indexer.records import Frames, MediaInfo
+from model.resize import FrameResize
 from tests.support.fakes import COLOURS
 
 HEADER = "fake-video"
@@ -34,7 +35,7 @@ class FakeSandbox:
         self.calls.append("probe")
         return MediaInfo(duration_s, FPS, 8, 8, 0, "fake", "text", False)
 
-    def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
+    def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
         duration_s, colour, bad_from_s = self._read(path)
         self.calls.append("read_frames")
         time.sleep(self.delay_s)
@@ -42,7 +43,8 @@ class FakeSandbox:
         if bad_from_s is not None and shown[-1] >= bad_from_s:
             raise VideoUndecodable(f"{path.name} can't be decoded from {bad_from_s} s on.")
         picture = np.full((8, 8, 3), COLOURS[colour], dtype=np.uint8)
-        return Frames(np.repeat(picture[None], len(shown), axis=0), shown)
+        pixels = np.repeat(picture[None], len(shown), axis=0)
+        return Frames(pixels if resize is None else resize(pixels), shown)
 
     def thumbnail(self, path: Path, at_s: float, max_side: int = 320) -> bytes:
         self._read(path)

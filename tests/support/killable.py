@@ -18,6 +18,7 @@ from indexer.media.sandbox import DecodeSandbox
 from indexer.pipeline import PipelineConfig
 from indexer.records import Frames
 from indexer.worker import Worker, WorkerConfig
+from model.resize import FrameResize
 from tests.support.catalogues import Catalogue, add
 from tests.support.fake_sandbox import FakeSandbox
 from tests.support.fakes import FakeModel
@@ -53,9 +54,9 @@ def add_file(catalogue: Catalogue, path: Path, max_attempts: int) -> str:
 class UnhurriedSandbox(DecodeSandbox):
     """The real one, a tenth of a second late with every stretch: a kill soon after a claim finds the job at work."""
 
-    def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
+    def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
         time.sleep(0.1)
-        return super().read_frames(path, instants_s)
+        return super().read_frames(path, instants_s, resize)
 
 
 def sandbox(delay_s: float | None) -> FakeSandbox | DecodeSandbox:

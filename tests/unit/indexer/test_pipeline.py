@@ -13,12 +13,17 @@ import numpy as np
 import pytest
 
 from indexer.errors import FileChanged, FileMissing, UnsupportedMedia, VideoTooLong, VideoUndecodable
-from indexer.pipeline import IndexedVideo, PipelineConfig, cut_batches, index_video
-from indexer.records import Frames, JobStage, MediaInfo, Video
+from indexer.media.sandbox import DecodeSandbox
+from indexer.pipeline import IndexedVideo, PipelineConfig, cut_batches, encode_batch, index_video
+from indexer.records import Frames, JobStage, Video
 from indexer.segments import plan_segments
+from model.registry import load_model
+from model.resize import FrameResize
 from model.types import Pixels, VideoFeatures
+from tests.support.clips import numbered_frames, write_clip
 from tests.support.fake_sandbox import FakeSandbox, write_fake_video
 from tests.support.fakes import FakeModel
+from tests.support.tiny import untrained_tiny
 
 CONFIG = PipelineConfig(max_segment_s=2.0, batch_segments=2)
 
@@ -81,7 +86,7 @@ class RecordingModel(FakeModel):
 
 
 @pytest.mark.parametrize(
-    ("config", "sizes"), [(PipelineConfig(2.0, 3), [3, 2]), (PipelineConfig(2.0, 3, 8 * 8 * 3 * 8), [2, 2, 1])]
+    ("config", "sizes"), [(PipelineConfig(2.0, 3), [3, 2]), (PipelineConfig(2.0, 3, 32 * 32 * 3 * 8), [2, 2, 1])]
 )
 def test_batches_have_two_limits(tmp_path: Path, config: PipelineConfig, sizes: list[int]) -> None:
     model = RecordingModel()
@@ -95,10 +100,10 @@ def test_the_next_batch_is_decoded_while_this_one_is_encoded(tmp_path: Path) -> 
     second_batch_begun = threading.Event()
 
     class Sandbox(FakeSandbox):
-        def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
+        def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
             if instants_s[0] >= 2.0:
                 second_batch_begun.set()
-            return super().read_frames(path, instants_s)
+            return super().read_frames(path, instants_s, resize)
 
     class Model(FakeModel):
         def encode_video(self, segments: Sequence[Pixels]) -> VideoFeatures:
@@ -160,7 +165,7 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
 
 def test_a_segment_without_frames_is_an_error(tmp_path: Path) -> None:
     class Sandbox(FakeSandbox):
-        def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
+        def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
             return Frames(np.zeros((0, 8, 8, 3), np.uint8), np.zeros(0))
 
     with pytest.raises(VideoUndecodable, match="No frame could be read"):
@@ -190,9 +195,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_indexed(tmp_path: Path) -> 
     video = video_at(path)
 
     class Sandbox(FakeSandbox):
-        def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
+        def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
             write_fake_video(path, 10.0, "blue")
-            return super().read_frames(path, instants_s)
+            return super().read_frames(path, instants_s, resize)
 
     with pytest.raises(FileChanged, match="while it was read"):
         index(video, Sandbox())
@@ -216,7 +221,26 @@ def test_who_stops_waits_for_one_segment_and_not_for_a_batch(tmp_path: Path) -> 
 
 
 def test_a_batch_of_large_pictures_is_small() -> None:
-    media = MediaInfo(80.0, 25.0, 3840, 2160, 0, "h264", "mp4", False)
     plans = plan_segments(80.0, 12, 10.0)
-    assert [len(batch) for batch in cut_batches(plans, media, 8, 2**30)] == [3, 3, 2]
-    assert [len(batch) for batch in cut_batches(plans, media, 8, 1)] == [1] * 8
+    assert [len(batch) for batch in cut_batches(plans, FrameResize(336), 8, 3 * 12 * 336 * 336 * 3)] == [3, 3, 2]
+    assert [len(batch) for batch in cut_batches(plans, FrameResize(336), 8, 1)] == [1] * 8
+
+
+@pytest.mark.parametrize(("size", "rotation_deg"), [((640, 360), 0), ((120, 200), 90), ((64, 64), 0)])
+def test_frames_resized_in_the_child_give_the_same_features(
+    tmp_path: Path, size: tuple[int, int], rotation_deg: int
+) -> None:
+    """Bit for bit: the resizing is the model's own, only in another process."""
+    model = load_model(str(untrained_tiny(tmp_path / "model")), device="cpu")
+    path = write_clip(tmp_path / "a.mp4", numbered_frames(30, size), 10, rotation_deg=rotation_deg)
+    plans = plan_segments(3.0, model.spec.num_frames, 1.5)
+    with DecodeSandbox() as sandbox:
+        features = index_video(video_at(path), sandbox, model, PipelineConfig(1.5), ignore).segments
+        raw = [sandbox.read_frames(path, plan.instants_s) for plan in plans]
+        small = sandbox.read_frames(path, plans[0].instants_s, model.resize)
+    side = model.spec.image_size
+    assert small.pixels.shape == (len(raw[0].pixels), side, side, 3) != raw[0].pixels.shape or size == (side, side)
+    for segment, expected in zip(features, encode_batch(plans, raw, model), strict=True):
+        assert segment.times_s == expected.times_s
+        np.testing.assert_array_equal(segment.pooled, expected.pooled)
+        np.testing.assert_array_equal(segment.frames, expected.frames)

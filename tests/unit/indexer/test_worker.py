@@ -12,10 +12,11 @@ import pytest
 
 from indexer.catalogue.rows import Transaction
 from indexer.catalogue.videos import NewVideo
-from indexer.errors import CatalogueBusy, ModelMismatch, SandboxClosed, StorageFull
+from indexer.errors import CatalogueBusy, DecodeInterrupted, ModelMismatch, SandboxClosed, StorageFull
 from indexer.pipeline import PipelineConfig
 from indexer.records import AddResult, Frames, Job
 from indexer.worker import Worker, WorkerConfig
+from model.resize import FrameResize
 from model.types import Pixels, VideoFeatures
 from tests.support.catalogues import Catalogue, Clock
 from tests.support.fake_sandbox import FakeSandbox, write_fake_video
@@ -56,9 +57,9 @@ class Hooked(FakeSandbox):
         super().__init__()
         self._before = before
 
-    def read_frames(self, path: Path, instants_s: Sequence[float]) -> Frames:
+    def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
         self._before()
-        return super().read_frames(path, instants_s)
+        return super().read_frames(path, instants_s, resize)
 
 
 def test_a_video_is_indexed(catalogue: Catalogue, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -113,6 +114,16 @@ def test_a_file_that_is_gone_or_changed_fails_with_that_reason(catalogue: Catalo
     write_fake_video(tmp_path / "b", 3.0, "blue")
     jobs = [worker(catalogue).run_once() for _ in "ab"]
     assert [job and job.error_code for job in jobs] == ["file_missing", "file_changed"]
+    assert [str(tmp_path) in str(job and job.error_message) for job in jobs] == [False, False]
+
+
+def test_a_failed_job_keeps_no_path(catalogue: Catalogue, tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "v"))
+
+    add_file(catalogue, write_fake_video(tmp_path / "v", 3.0, "red"))
+    job = worker(catalogue, Hooked(refuse)).run_once()
+    assert job is not None and job.error_message == "PermissionError: Permission denied"
 
 
 class BrokenModel(FakeModel):
@@ -142,6 +153,22 @@ def test_other_errors_are_tried_again_after_a_pause(catalogue: Catalogue, tmp_pa
     job = broken.run_once()
     assert job is not None
     assert (job.status, job.attempt) == ("succeeded", 3)
+
+
+def test_a_decoder_killed_from_outside_is_tried_again(catalogue: Catalogue, tmp_path: Path, clock: Clock) -> None:
+    def interrupt() -> None:
+        if len(kills) < 1:
+            kills.append("SIGKILL")
+            raise DecodeInterrupted("The decoder was killed from outside (signal SIGKILL).", path=tmp_path / "v")
+
+    kills: list[str] = []
+    add_file(catalogue, write_fake_video(tmp_path / "v", 3.0, "red"))
+    hurt = worker(catalogue, Hooked(interrupt))
+    job = hurt.run_once()
+    assert job is not None and (job.status, job.error_code) == ("queued", "decode_interrupted")
+    clock.pass_s(2)
+    job = hurt.run_once()
+    assert job is not None and (job.status, job.attempt) == ("succeeded", 2)
 
 
 def test_attempts_come_to_an_end(catalogue: Catalogue, tmp_path: Path, clock: Clock) -> None:

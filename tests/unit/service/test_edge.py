@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -29,7 +30,11 @@ def client() -> Iterator[TestClient]:
 
     @app.get("/known")
     def known() -> None:
-        raise DuplicateVideo("it is at /srv/media/x.mp4", "see /srv/media/hint.txt")
+        raise DuplicateVideo("It is there.", "Use the one that is there.", path=Path("/srv/my films/x.mp4"))
+
+    @app.get("/odd-name")
+    def odd_name() -> None:
+        raise DuplicateVideo("It is there.", path=Path("/srv/\udcff.mp4"))
 
     @app.get("/full")
     def full() -> None:
@@ -56,9 +61,11 @@ def test_an_error_of_ours_is_its_row_of_the_table_without_folders(client: TestCl
     assert answer.status_code == 409
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
-    assert (body["code"], body["detail"], body["hint"]) == ("duplicate_video", "it is at x.mp4", "see hint.txt")
+    assert (body["code"], body["detail"]) == ("duplicate_video", "x.mp4: It is there.")
+    assert body["hint"] == "Use the one that is there."
     assert body["request_id"] == answer.headers["x-request-id"]
     assert client.get("/full").json()["retryable"] is True
+    assert client.get("/odd-name").json()["detail"].endswith(".mp4: It is there.")
 
 
 def test_what_we_did_not_foresee_is_internal_and_tells_nothing(

@@ -34,6 +34,12 @@ def test_the_nearest_ancestor_in_the_table_counts() -> None:
     assert status_and_title(indexer.errors.StorageFull("x"))[0] == 507
 
 
+def test_a_problem_names_the_file_and_no_folder() -> None:
+    error = indexer.errors.FileMissing("There is no such file.", "Put it back.", path=Path("/srv/data/a b.mp4"))
+    assert problem(error, "id")["detail"] == "a b.mp4: There is no such file."
+    assert str(error) == "/srv/data/a b.mp4: There is no such file. Put it back."
+
+
 def test_a_problem_says_what_and_how_on() -> None:
     body = problem(InvalidRequest("top_k: no", "use less", fields=[("top_k", "no")]), "id-1")
     assert body == {

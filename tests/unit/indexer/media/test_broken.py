@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from indexer.errors import MediaError, UnsupportedMedia, VideoTooLong, VideoUndecodable
-from indexer.media.pyav import probe, read_frames
+from indexer.media.reading import probe, read_frames
 from tests.support.clips import audio_clip, numbered_frame, numbered_frames, read_number, write_clip
 
 NUM, FPS = 150, 25
@@ -140,7 +140,7 @@ def test_too_much_damage_is_said(clips: Path, tmp_path: Path) -> None:
     data[len(data) // 4 : len(data) // 4 + 400] = bytes(400)
     path = tmp_path / "ruin.mp4"
     path.write_bytes(data)
-    with pytest.raises(VideoUndecodable, match=r"^ruin\.mp4: (Too much|No frame near)"):
+    with pytest.raises(VideoUndecodable, match=r"ruin\.mp4: (Too much|No frame near)"):
         read_frames(path, [(i + 0.5) / 2 for i in range(12)])
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from indexer.errors import SandboxClosed
+from indexer.errors import DecodeInterrupted, SandboxClosed
 from indexer.media.clip_frames import ClipFrames, clip_instants
 from indexer.media.sandbox import DecodeSandbox
-from indexer.records import MediaInfo
+from indexer.records import Frames, MediaInfo
 from model.datasets.frames import FrameReader, FrameRule
 from model.datasets.load import find_videos, load_split
 from model.datasets.records import Clip
 from model.errors import ClipUnreadable
-from model.preprocess import Preprocess
+from model.resize import FrameResize
 from model.sampling import clip2video_frames, clip4clip_frames
 from model.types import Pixels
 from tests.support.annotations import COLOURS, write_annotations, write_videos
@@ -95,23 +95,20 @@ def test_didemo_asks_for_more_than_there_is(sandbox: Callable[[], DecodeSandbox]
     assert numbers(ClipFrames(sandbox(), CLIP4CLIP)(path, clip, 64)) == [0, 25, 50]
 
 
-def test_frames_resized_in_batches_are_those_resized_at_once(
-    sandbox: Callable[[], DecodeSandbox], tmp_path: Path
-) -> None:
+def test_frames_are_resized_where_they_are_decoded(sandbox: Callable[[], DecodeSandbox], tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", numbered_frames(100), 25)
-    resize = Preprocess(image_size=32).resize
-    whole = ClipFrames(sandbox(), FrameRule())(path, WHOLE, 10)
-    small = ClipFrames(sandbox(), FrameRule(), resize, batch_bytes=192 * 128 * 3 * 3)(path, WHOLE, 10)
-    assert whole.shape == (10, 128, 192, 3) and np.array_equal(small, resize(whole))
-    assert np.array_equal(Preprocess(image_size=32).resize(small), small)
+    resize = FrameResize(32)
+    for rule in (FrameRule(), CLIP4CLIP):
+        whole = ClipFrames(sandbox(), rule)(path, WHOLE, 10)
+        small = ClipFrames(sandbox(), rule, resize)(path, WHOLE, 10)
+        assert whole.shape[1:] == (128, 192, 3) and np.array_equal(small, resize(whole))
 
 
 def test_a_long_picture_stands_once_as_it_is_served_and_again_officially(
     sandbox: Callable[[], DecodeSandbox], tmp_path: Path
 ) -> None:
     path = write_clip(tmp_path / "a.mp4", numbered_frames(6), 2)
-    one_by_one = ClipFrames(sandbox(), FrameRule(), lambda pixels: pixels, batch_bytes=1)
-    assert numbers(one_by_one(path, WHOLE, 12)) == list(range(6))
+    assert numbers(ClipFrames(sandbox(), FrameRule())(path, WHOLE, 12)) == list(range(6))
     every = numbers(ClipFrames(sandbox(), FrameRule("clip2video"))(path, WHOLE, 15))
     assert every == [(2 * k + 1) // 5 for k in range(15)]
 
@@ -149,7 +146,7 @@ def test_a_clip_without_frames_says_why(clip: Clip, media: MediaInfo, rule: Fram
 
 def test_a_clip_whose_stretch_is_not_there_is_unreadable(tmp_path: Path) -> None:
     path = write_fake_video(tmp_path / "v", 1.0, "red")
-    with pytest.raises(ClipUnreadable, match=r"clip c, v: the stretch from 5 s"):
+    with pytest.raises(ClipUnreadable, match=r"clip c: v: the stretch from 5 s"):
         ClipFrames(FakeSandbox(), CLIP4CLIP)(path, Clip("c", "c", ("x",), start_s=5.0), 4)
 
 
@@ -163,6 +160,24 @@ def test_a_shutdown_is_not_blamed_on_the_clip(tmp_path: Path) -> None:
     box.close()
     with pytest.raises(SandboxClosed):
         ClipFrames(box, CLIP4CLIP)(tmp_path / "a.mp4", WHOLE, 4)
+
+
+@pytest.mark.parametrize(("num_kills", "is_read"), [(1, True), (2, False)])
+def test_a_killed_decoder_costs_another_try(num_kills: int, is_read: bool, tmp_path: Path) -> None:
+    class Killed(FakeSandbox):
+        def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
+            if self.calls.count("read_frames") < num_kills:
+                self.calls.append("read_frames")
+                raise DecodeInterrupted("The decoder was killed from outside (signal SIGKILL).", path=path)
+            return super().read_frames(path, instants_s, resize)
+
+    reader = ClipFrames(Killed(), CLIP4CLIP)
+    path = write_fake_video(tmp_path / "v", 3.0, "red")
+    if is_read:
+        assert len(reader(path, WHOLE, 3)) == 3
+    else:
+        with pytest.raises(ClipUnreadable, match="killed from outside"):
+            reader(path, WHOLE, 3)
 
 
 @pytest.mark.parametrize("name", ["msrvtt-1ka", "didemo", "activitynet", "folder"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.media.pyav import read_frames, thumbnail
+from indexer.media.reading import read_frames, thumbnail
 from tests.support.clips import numbered_frames, solid_clip, write_clip
 
 COLOURS = [(200, 40, 40), (40, 200, 40), (40, 40, 200), (128, 128, 128), (250, 250, 250), (5, 5, 5)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from indexer.errors import VideoUndecodable
-from indexer.media.pyav import Decoder, probe, read_frames
+from indexer.media.reading import Decoder, probe, read_frames
 from tests.support.clips import numbered_frames, read_number, write_clip
 
 NUM, FPS = 150, 25
@@ -152,3 +152,24 @@ def test_rotation_is_applied(tmp_path: Path, rotation_deg: int, decoder: Decoder
 def test_instants_that_are_no_times_are_refused(make: Make, instants_s: list[float]) -> None:
     with pytest.raises(ValueError, match="instants"):
         read_frames(make("small.mp4"), instants_s)
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 16), (2, 16), (3, 16), (4, 16), (16, 1), (16, 3), (16, 4), (2, 2), (5, 16), (9, 5)]
+)
+def test_very_small_pictures_are_read_right_or_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    """decord takes a side of up to 4 pixels for the number of channels."""
+    chance = np.random.default_rng(7)
+    pictures = [chance.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8) for _ in range(3)]
+    path = write_clip(tmp_path / "small.mp4", pictures, FPS, pix_fmt="yuv444p", options={"crf": "1"})
+    info, frames = probe(path), read_frames(path, [0.05])
+    assert (info.width, info.height) == size
+    assert np.abs(frames.pixels[0].astype(int) - pictures[1]).mean() < 10
+    pytest.importorskip("decord")
+    if min(size) <= 4:
+        for verb in (lambda: probe(path, "decord"), lambda: read_frames(path, [0.05], "decord")):
+            with pytest.raises(VideoUndecodable, match=rf"{size[0]} x {size[1]}") as caught:
+                verb()
+            assert "pyav" in caught.value.hint
+    else:
+        assert np.array_equal(read_frames(path, [0.05], "decord").pixels, frames.pixels)

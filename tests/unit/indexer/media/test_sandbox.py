@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,14 @@ import pytest
 from indexer.errors import (
     BackendMissing,
     DecodeCrashed,
+    DecodeInterrupted,
     DecodeTimeout,
+    MediaError,
     SandboxClosed,
     UnsupportedMedia,
     VideoUndecodable,
 )
-from indexer.media import pyav as media
+from indexer.media import reading as media
 from indexer.media.sandbox import DecodeSandbox, SandboxLimits
 from tests.support.clips import numbered_frames, read_number, write_clip
 
@@ -102,19 +105,69 @@ def test_an_allocation_bomb_dies_of_the_memory_limit(tmp_path: Path, clip: Path)
         assert sandbox.probe(clip).codec == "h264"
 
 
-def test_a_crash_is_an_error_with_the_signal(clip: Path) -> None:
+def _send_while_busy(pid: int, number: signal.Signals) -> list[threading.Timer]:
+    """Stop the child, so that a request is on its way when the signal comes."""
+    os.kill(pid, signal.SIGSTOP)
+    timers = [threading.Timer(0.3, os.kill, (pid, number)), threading.Timer(0.4, _continue, (pid,))]
+    for timer in timers:
+        timer.start()
+    return timers
+
+
+def _continue(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_crash_is_tried_once_more_in_a_fresh_child(clip: Path) -> None:
     with DecodeSandbox() as sandbox:
         sandbox.probe(clip)
-        pid = _pid(sandbox)
-        os.kill(pid, signal.SIGSTOP)  # so that the request is on its way when the child dies
-        crash = threading.Timer(0.3, os.kill, (pid, signal.SIGSEGV))
-        wake = threading.Timer(0.4, os.kill, (pid, signal.SIGCONT))
-        crash.start()
-        wake.start()
+        crashing = _pid(sandbox)
+        timers = _send_while_busy(crashing, signal.SIGSEGV)
+        assert sandbox.probe(clip).codec == "h264"
+        assert _pid(sandbox) != crashing
+        for timer in timers:
+            timer.join()
+
+
+def test_a_second_crash_is_an_error_with_the_signal(clip: Path) -> None:
+    with DecodeSandbox() as sandbox, _on_every_child(sandbox, signal.SIGSEGV) as hit:
         with pytest.raises(DecodeCrashed, match=r"plain\.mp4: The decoder died \(signal SIGSEGV"):
             sandbox.probe(clip)
-        crash.join()
-        wake.join()
+        assert len(hit) == 2
+
+
+@contextmanager
+def _on_every_child(sandbox: DecodeSandbox, number: signal.Signals) -> Iterator[list[int]]:
+    """Sends every child the signal as soon as it is started; gives their process ids."""
+    hit: list[int] = []
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.001):
+            if (pid := sandbox.child_pid) is not None and pid not in hit:
+                os.kill(pid, number)
+                hit.append(pid)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield hit
+    finally:
+        is_over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kill_from_outside_is_not_the_fault_of_the_file(clip: Path, number: signal.Signals) -> None:
+    with DecodeSandbox() as sandbox:
+        sandbox.probe(clip)
+        timers = _send_while_busy(_pid(sandbox), number)
+        with pytest.raises(DecodeInterrupted, match=rf"plain\.mp4: .*\(signal {number.name}\)") as caught:
+            sandbox.probe(clip)
+        assert caught.value.is_retryable and not isinstance(caught.value, MediaError)
+        for timer in timers:
+            timer.join()
         assert sandbox.probe(clip).codec == "h264"
 
 

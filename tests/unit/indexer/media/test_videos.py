@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from indexer.errors import VideoUndecodable
-from indexer.media.pyav import probe, read_frames
+from indexer.media.reading import probe, read_frames
 from indexer.segments import plan_segments
 from tests.support.shared_videos import NAMES, shared_video
 
@@ -26,7 +26,7 @@ def test_a_real_video_is_read_whole(name: str) -> None:
     info = probe(path)
     plans = plan_segments(info.duration_s, 12)
     if name == "corrupted.mp4":
-        with pytest.raises(VideoUndecodable, match=r"^corrupted\.mp4: Too much of the stream is damaged"):
+        with pytest.raises(VideoUndecodable, match=r"corrupted\.mp4: Too much of the stream is damaged"):
             read_frames(path, plans[0].instants_s)
         return
     assert info.duration_s == pytest.approx(DURATIONS.get(name, info.duration_s), abs=0.01)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.media.pyav import probe, read_frames
+from indexer.media.reading import probe, read_frames
 from indexer.media.write import write_video
 from tests.support.clips import numbered_frames, read_number
 
