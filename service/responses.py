@@ -7,16 +7,20 @@ a video shows its file's name. requests.py has what comes in. This file knows no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from indexer.catalogue.rows import storable
 from indexer.records import Hit, Job, JobStage, JobStatus, SearchAnswer, Video, VideoStatus
+from model.families import KINDS
 from model.installed import InstalledModel
 from model.scorers import SCORERS, choose_scorer
-from model.types import HeadKind, ModelSpec, ScorerName
+from model.types import ModelSpec
 from service.errors import without_folders
+
+Scorer = Annotated[str, Field(json_schema_extra={"enum": [*SCORERS]})]
+Kind = Annotated[str, Field(json_schema_extra={"enum": [*KINDS]})]
 
 
 class Reason(BaseModel):
@@ -269,7 +273,7 @@ class ScorerAnswer(BaseModel):
     """A way to score. parts: names of what its score is made of, as in `explain.grains`; takes_clips: whether a query
     may be a clip; is_default, is_default_of_clips: what a sentence or a clip is searched by otherwise."""
 
-    name: ScorerName
+    name: Scorer
     about: str
     parts: list[str]
     is_default: bool
@@ -305,14 +309,14 @@ class ModelAnswer(BaseModel):
     """A model at hand. Null is what only its weights could tell; error: why it can't be used."""
 
     name: str
-    kind: HeadKind | None
+    kind: Kind | None
     fingerprint: str | None
     embed_dim: int | None
     num_frames: int | None
     num_words: int | None
     image_size: int | None
     temporal: str | None
-    scorers: list[ScorerName]
+    scorers: list[Scorer]
     is_served: bool
     error: Reason | None
 
