@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from benchmarks.claims_data import NUM_WORDS, BatchKind
 from model.backbone import Backbone
+from model.families import family_of
 from model.heads.clip2video import Clip2VideoConfig
 from model.heads.multi_grained import GrainOptions
-from model.networks import Clip2VideoNetwork, MaskReading, Network, PooledNetwork, XClipNetwork
-from model.temporal import TemporalKind, build_temporal
+from model.network import MaskReading, Network, NetworkConfig
+from model.temporal import TemporalConfig, TemporalKind
 
 TEMPORAL_LAYERS, TEMPORAL_HEADS = 2, 4
 NUM_FRAMES = 8
@@ -31,40 +32,29 @@ class Contestant:
     kind: Literal["xclip", "clip4clip", "clip2video"]
     temporal: TemporalKind = "seqTransf"
     options: GrainOptions = field(default_factory=GrainOptions)
-    masks: MaskReading = "served"
+    masks: MaskReading = "masked"
     batches: BatchKind = "twins_and_shapes"
     num_frames: int = NUM_FRAMES
     table: Literal["models", "variants"] = "models"
 
     def build(self, backbone: Backbone) -> Network:
         """The network around the given towers, started from them."""
-        network: Network
-        if self.kind == "clip2video":
-            config = Clip2VideoConfig(
+        heads: dict[str, Any] = {
+            "xclip": self.options,
+            "clip2video": Clip2VideoConfig(
                 backbone.embed_dim, layers=TEMPORAL_LAYERS, heads=TEMPORAL_HEADS, num_positions=backbone.context_length
-            )
-            network = Clip2VideoNetwork(backbone, config, NUM_WORDS, self.num_frames, masks=self.masks)
-        else:
-            temporal = build_temporal(
-                self.temporal,
-                backbone.embed_dim,
-                layers=TEMPORAL_LAYERS,
-                heads=TEMPORAL_HEADS,
-                num_positions=backbone.context_length,
-            )
-            if self.kind == "clip4clip":
-                network = PooledNetwork(backbone, temporal, NUM_WORDS, self.num_frames, masks=self.masks)
-            else:
-                network = XClipNetwork(
-                    backbone, temporal, NUM_WORDS, self.num_frames, options=self.options, masks=self.masks
-                )
+            ),
+        }
+        temporal = TemporalConfig(self.temporal, TEMPORAL_LAYERS, TEMPORAL_HEADS)
+        config = NetworkConfig(self.kind, NUM_WORDS, self.num_frames, temporal, heads.get(self.kind), masks=self.masks)
+        network = family_of(self.kind)(backbone, config, num_positions=backbone.context_length)
         network.start_from_clip()
         return network
 
 
 _XCLIP = Contestant("X-CLIP", "xclip")
 _VARIANT = replace(_XCLIP, table="variants")
-_FINE = GrainOptions(is_fine_temporal=True)
+_FINE = GrainOptions(fine_grains_use_temporal=True)
 _TDB_FINE = replace(_VARIANT, temporal="TDB")
 
 
@@ -86,7 +76,7 @@ CONTESTANTS: Mapping[str, Contestant] = MappingProxyType(
         "xclip-frame-sentence": _grain("frame_sentence", "frame-sentence"),
         "xclip-frame-word": _grain("frame_word", "frame-word"),
         "fine": replace(_VARIANT, title="temporal features in the fine grains", options=_FINE),
-        "unmasked": replace(_VARIANT, title="AOSM without masks, as the papers have it", masks="official"),
+        "unmasked": replace(_VARIANT, title="AOSM without masks, as the papers have it", masks="reference"),
         "learnt": replace(
             _VARIANT, title="learnt temperature, from 0.01", options=GrainOptions(is_temperature_learnt=True)
         ),

@@ -24,7 +24,7 @@ from benchmarks.claims_models import Contestant
 from benchmarks.claims_start import Tell, decayed, load_start, pool_maps, take_step
 from model.datasets.shapes import SLICES, Item
 from model.evaluation.metrics import ranks_of_diagonal, recall_figures
-from model.networks import Network
+from model.network import Network
 from model.training.optim import warmup_cosine
 from model.types import TextFeatures, VideoFeatures
 

@@ -32,8 +32,8 @@ from benchmarks.claims_start import decayed, feature_maps, load_start, pool_maps
 from benchmarks.machine import describe_machine
 from model.backbone import Backbone
 from model.evaluation.metrics import ranks_of_diagonal, recall_figures
+from model.families.clip2video import Clip2VideoNetwork
 from model.heads.clip2video import CORRECTED, OFFICIAL, MaskForm
-from model.networks import Clip2VideoNetwork
 from model.training.optim import warmup_cosine
 from model.types import VideoFeatures
 

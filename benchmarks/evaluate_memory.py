@@ -24,8 +24,9 @@ from torch.nn.functional import normalize
 from benchmarks.machine import describe_machine
 from model.evaluation.blocks import TEXTS_PER_BLOCK, score_block
 from model.evaluation.metrics import RetrievalRanks
-from model.networks import Network, PooledNetwork, XClipNetwork
-from model.temporal import MeanTemporal
+from model.families.clip4clip import PooledNetwork
+from model.families.xclip import XClipNetwork
+from model.network import Network, NetworkConfig
 from model.types import TextFeatures, VideoFeatures
 
 WIDTH, WORDS, FRAMES = 512, 32, 12
@@ -37,6 +38,7 @@ class NoTowers(nn.Module):
     """In place of the backbone: the head alone is measured."""
 
     embed_dim = WIDTH
+    context_length = WORDS
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +49,7 @@ def measure(num_captions: int, num_videos: int, kind: str, tile_floats: int | No
     """Score num_captions random captions against num_videos random clips; seconds, bytes and the machine."""
     started_bytes = _peak_bytes()
     torch.manual_seed(0)
-    network: Network = KINDS[kind](NoTowers(), MeanTemporal(), WORDS, FRAMES).eval().to(device)  # type: ignore[arg-type]
+    network: Network = KINDS[kind](NoTowers(), NetworkConfig(kind, WORDS, FRAMES)).eval().to(device)  # type: ignore[arg-type]
     counts = torch.randint(1, FRAMES + 1, (num_videos, 1))
     mask_VF = torch.arange(FRAMES)[None] < counts
     videos = VideoFeatures(

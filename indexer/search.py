@@ -24,7 +24,7 @@ from indexer.moments import find_moments
 from indexer.records import Hit, SearchAnswer, SearchOptions, Video
 from indexer.vectors import Ids, Recall, SegmentTable, VectorIndex
 from model.errors import ModelError
-from model.scorers import choose_scorer
+from model.scorers import SCORERS, choose_scorer
 from model.types import ModelSpec, Query, ScorerName, Scores, TextFeatures, VideoFeatures, VideoTextModel
 
 CELLS_PER_BLOCK = 2048 * 32 * 12
@@ -260,7 +260,7 @@ def _nothing(num_rows: int, num_slots: int) -> _Scored:
 
 def _block_size(query: Query, scorer: ScorerName, num_frames: int) -> int:
     rows, parts = query.mask.shape
-    if scorer == "tight":
+    if SCORERS[scorer].cost == "joint":
         return max(32, JOINT_FRAMES_PER_BLOCK // max(1, rows * num_frames))
     return max(32, CELLS_PER_BLOCK // max(1, rows * parts * num_frames))
 

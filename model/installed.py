@@ -15,15 +15,15 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from model.backbone import architectures, cached_weights, model_config, weight_tags
-from model.checkpoints.folder import CONFIG_FILE, TENSORS_FILE, CheckpointConfig, read_config
+from model.checkpoints.folder import CONFIG_FILE, TENSORS_FILE, read_config
 from model.checkpoints.published import WEIGHT_SUFFIXES, is_published
 from model.errors import ModelError, UnknownModel, WeightsUnavailable
-from model.networks import Clip2VideoNetwork, Network, PooledNetwork, TightNetwork, XClipNetwork
+from model.families import FAMILIES, ZERO_SHOT, family_of
+from model.network import NetworkConfig
 from model.registry import DEFAULT_NUM_FRAMES, DEFAULT_NUM_WORDS, NAME_HINT, TINY_FOLDER, refuse_overlong
 from model.types import HeadKind, ScorerName
 
-_NETWORKS: tuple[type[Network], ...] = (XClipNetwork, PooledNetwork, TightNetwork, Clip2VideoNetwork)
-SCORERS_OF = {network.kind: network.scorers for network in _NETWORKS}
+SCORERS_OF = {family.kind: family.scorers for family in FAMILIES}
 """What the features of each kind of model can be scored by, the default first."""
 
 
@@ -114,14 +114,14 @@ def _of_folder(name: str, folder: Path) -> InstalledModel:
     return InstalledModel(name, folder, **shape, error=_weights_error(folder / TENSORS_FILE))
 
 
-def _shape(config: CheckpointConfig) -> dict[str, Any]:
+def _shape(config: NetworkConfig) -> dict[str, Any]:
     return {
         "kind": config.kind,
         "embed_dim": int(config.model_cfg["embed_dim"]),
         "num_frames": config.num_frames,
         "num_words": config.num_words,
         "image_size": _side(config.preprocess.get("image_size") or config.model_cfg),
-        "temporal": config.temporal_name,
+        "temporal": family_of(config.kind).temporal_name(config),
     }
 
 
@@ -131,7 +131,7 @@ def _of_towers(name: str, architecture: str, error: ModelError | None = None) ->
     context_length = model_cfg.get("text_cfg", {}).get("context_length", DEFAULT_NUM_WORDS)
     return InstalledModel(
         name,
-        kind="xclip",
+        kind=ZERO_SHOT.kind,
         embed_dim=model_cfg.get("embed_dim"),
         num_frames=DEFAULT_NUM_FRAMES,
         num_words=min(DEFAULT_NUM_WORDS, context_length),

@@ -8,45 +8,29 @@ architecture. It reads no environment variable.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from model.backbone import OFFLINE_HINT, Backbone, architectures, build_backbone, weight_tags
-from model.checkpoints.folder import (
-    CONFIG_FILE,
-    MERGES_FILE,
-    TENSORS_FILE,
-    CheckpointConfig,
-    TightConfig,
-    config_of,
-    config_of_state,
-    load_state,
-    num_positions,
-    read_config,
-)
+from model.checkpoints.folder import CONFIG_FILE, MERGES_FILE, TENSORS_FILE, read_config
 from model.checkpoints.layouts import Layout, layout_of, to_official
 from model.checkpoints.names import TOWERS_PREFIX, passed_over
+from model.checkpoints.official import config_of_state, load_state, num_positions
 from model.checkpoints.published import WEIGHT_SUFFIXES, is_published, open_clip_weights, read_open_clip, read_published
 from model.checkpoints.state_file import read_state
 from model.checkpoints.torchscript import is_torchscript
 from model.errors import CheckpointMismatch, DeviceUnavailable, UnknownModel, WeightsUnavailable
-from model.fingerprint import fingerprint
-from model.heads.clip2video import Clip2VideoConfig
-from model.heads.multi_grained import GrainOptions
-from model.heads.tight import TightHead
-from model.networks import Clip2VideoNetwork, MaskReading, Network, PooledNetwork, TightNetwork, XClipNetwork
+from model.families import ZERO_SHOT, family_of
+from model.network import MaskReading, Network, NetworkConfig
 from model.preprocess import Preprocess
 from model.served_model import ServedModel
-from model.temporal import build_temporal
-from model.types import ModelSpec
+from model.spec import build_spec
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +45,7 @@ NAME_HINT = (
 
 
 def load_model(
-    name: str, *, device: str = "auto", num_frames: int | None = None, masks: MaskReading | None = "served"
+    name: str, *, device: str = "auto", num_frames: int | None = None, masks: MaskReading | None = "masked"
 ) -> ServedModel:
     """Load a model by its name, float32, ready to encode.
 
@@ -69,8 +53,8 @@ def load_model(
     official state dict, CLIP as OpenAI released it (ViT-B-32.pt), a folder with open_clip_config.json, one of Hugging
     Face's.
     device: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N". num_frames: F of models whose weights don't
-    settle it (default 12). masks: how padding is read ("official": let in, as the papers' code does); None: as the
-    weights were trained, which of a CLIP means served.
+    settle it (default 12). masks: how padding is read ("reference": let in, as the papers' code does); None: as
+    the weights were trained, which for a plain CLIP means masked.
     Raises: UnknownModel, WeightsUnavailable, TokenizerUnavailable, CheckpointMismatch, DeviceUnavailable.
     """
     chosen = find_device(device)
@@ -78,7 +62,7 @@ def load_model(
     return ServedModel(network, build_spec(name, network), chosen)
 
 
-def load_network(name: str, *, num_frames: int | None = None, masks: MaskReading | None = "served") -> Network:
+def load_network(name: str, *, num_frames: int | None = None, masks: MaskReading | None = "masked") -> Network:
     """The bare network of a name, on the CPU: what training starts from. Raises as load_model, but for the device."""
     if num_frames is not None and num_frames < 1:
         raise UnknownModel(f"{num_frames} frame slots were asked for; at least 1 is needed.")
@@ -109,41 +93,13 @@ def refuse_overlong(name: str) -> None:
         raise UnknownModel(f"{name[:60]!r}... is too long for a model's name.", NAME_HINT)
 
 
-def build_network(config: CheckpointConfig, *, merges: Path | None = None, positions: int | None = None) -> Network:
+def build_network(config: NetworkConfig, *, merges: Path | None = None, positions: int | None = None) -> Network:
     """A network of random towers with identity mixing. positions: rows of the temporal encoder's position table.
 
     Raises: UnknownModel, TokenizerUnavailable.
     """
     preprocess = Preprocess.from_dict(config.preprocess) if config.preprocess else None
     return _assemble(build_backbone(config.model_cfg, merges=merges, preprocess=preprocess), config, positions)
-
-
-def build_spec(name: str, network: Network) -> ModelSpec:
-    """The spec of a network as it is now, with its fingerprint."""
-    backbone, config = network.backbone, config_of(network)
-    values: dict[str, Any] = {
-        "model_cfg": config.model_cfg,
-        "num_words": config.num_words,
-        "num_frames": config.num_frames,
-        "temporal": asdict(config.temporal),
-        "preprocess": config.preprocess,
-        "merges": hashlib.sha256(backbone.merges_path.read_bytes()).hexdigest() if backbone.merges_path else "clip",
-    }
-    if (config.kind, config.head) != ("xclip", GrainOptions()):
-        values["head"] = config.head_values()
-    return ModelSpec(
-        name=name,
-        fingerprint=fingerprint(network.state_dict(), values),
-        embed_dim=backbone.embed_dim,
-        num_frames=network.num_frames,
-        num_words=network.num_words,
-        image_size=backbone.image_size,
-        temporal=config.temporal_name,
-        kind=network.kind,
-        pooled_dim=network.pooled_dim,
-        has_frame_recall=network.kind in ("xclip", "clip4clip"),
-        scorers=network.scorers,
-    )
 
 
 def find_device(name: str) -> torch.device:
@@ -257,37 +213,17 @@ def _layout(state: Mapping[str, Tensor]) -> Layout:
 
 def _zero_shot(backbone: Backbone, num_frames: int | None, masks: MaskReading | None) -> Network:
     """Towers alone: mean pooling over time and identity mixing."""
-    config = CheckpointConfig(
-        model_cfg=backbone.model_cfg,
-        num_words=min(DEFAULT_NUM_WORDS, backbone.context_length),
-        num_frames=num_frames or DEFAULT_NUM_FRAMES,
-        preprocess=backbone.preprocess.as_dict(),
-    )
+    words = min(DEFAULT_NUM_WORDS, backbone.context_length)
+    config = NetworkConfig(ZERO_SHOT.kind, words, num_frames or DEFAULT_NUM_FRAMES)
     return _assemble(backbone, _read_as(config, masks), None)
 
 
-def _assemble(backbone: Backbone, config: CheckpointConfig, positions: int | None) -> Network:
+def _assemble(backbone: Backbone, config: NetworkConfig, positions: int | None) -> Network:
     """Backbone and head joined, weights still random."""
-    num_words, num_frames, masks = config.num_words, config.num_frames, config.masks
-    if config.kind == "clip2video" and isinstance(config.head, Clip2VideoConfig):
-        return Clip2VideoNetwork(backbone, config.head, num_words, num_frames, masks=masks)
-    if config.kind == "tight" and isinstance(config.head, TightConfig):
-        joint = TightHead(backbone.embed_dim, **asdict(config.head))
-        return TightNetwork(backbone, joint, num_words, num_frames, masks=masks)
-    temporal = build_temporal(
-        config.temporal.kind,
-        backbone.embed_dim,
-        layers=config.temporal.layers,
-        heads=config.temporal.heads,
-        num_positions=positions or max(backbone.context_length, num_frames),
-    )
-    if config.kind == "clip4clip":
-        return PooledNetwork(backbone, temporal, num_words, num_frames, masks=masks)
-    options = config.head if isinstance(config.head, GrainOptions) else None
-    return XClipNetwork(backbone, temporal, num_words, num_frames, options=options, masks=masks)
+    return family_of(config.kind)(backbone, config, positions)
 
 
-def _read_as(config: CheckpointConfig, masks: MaskReading | None) -> CheckpointConfig:
+def _read_as(config: NetworkConfig, masks: MaskReading | None) -> NetworkConfig:
     return config if masks is None else replace(config, masks=masks)
 
 

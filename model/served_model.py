@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.errors import ShapeError
-from model.networks import Network
+from model.network import Network
 from model.resize import FrameResize
 from model.types import ModelSpec, Pixels, Query, ScorerName, Scores, TextFeatures, VideoFeatures
 

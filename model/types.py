@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,11 @@ Pixels = NDArray[np.uint8]
 GRAINS = ("video_sentence", "video_word", "frame_sentence", "frame_word")
 """The four similarities of X-CLIP. Of a video query the words are its frames."""
 
-HeadKind = Literal["xclip", "clip4clip", "tight", "clip2video"]
-"""Whose score a model was trained for: X-CLIP's four grains, CLIP4Clip's pooled cosine or its joint transformer
-(tightTransf), CLIP2Video's two branches."""
+HeadKind = str
+"""The name of a kind of model, such as "xclip": whose score it was trained for. model.families lists them."""
 
-ScorerName = Literal["mean", "max_frame", "maxsim", "multi_grained", "aosm", "clip2video", "tight"]
-"""How stored features are compared with a query; model.scorers says what each computes."""
+ScorerName = str
+"""How stored features are compared with a query, such as "aosm". model.scorers lists them."""
 
 
 @dataclass(frozen=True, slots=True)

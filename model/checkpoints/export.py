@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from model.checkpoints.folder import CheckpointConfig, TightConfig, config_of, config_of_state, file_key
 from model.checkpoints.hugging_face import hf_config, tower_options
 from model.checkpoints.layouts import Layout, from_official, head_names, tower_config, towers_only
+from model.checkpoints.official import config_of_state, file_key
 from model.checkpoints.pixels import from_hugging_face, to_hugging_face
 from model.errors import CheckpointMismatch
-from model.heads.clip2video import CORRECTED, Clip2VideoConfig
-from model.networks import Network, PooledNetwork, XClipNetwork
+from model.families import family_of
+from model.families.clip4clip import PooledNetwork
+from model.network import Network, NetworkConfig
 from model.preprocess import Preprocess
-from model.temporal import MeanTemporal
+from model.temporal import TemporalConfig, default_heads
 
 _UNSAID = {"head_width": 64, "mlp_ratio": 4.0}
 # open_clip's own values of what a configuration leaves out
@@ -39,10 +39,10 @@ def export_state(network: Network, layout: Layout, *, has_config: bool = False) 
     state = {file_key(key): value.detach().cpu() for key, value in network.state_dict().items()}
     backbone = network.backbone
     if layout != "official":
-        if not is_trivial(network):
+        if not network.is_towers_only:
             raise CheckpointMismatch(
                 f"the layout {layout!r} holds towers only, and {', '.join(head_names(state)[:6])}, ... are a head.",
-                "Say --towers-only to leave it behind, or choose --to official or --to vidgrain.",
+                "Leave it behind with --towers-only, or choose --to official or --to vidgrain.",
             )
         state = towers_only(state)
     if layout == "open_clip":  # named by its architecture when it is read, so it may hold any towers
@@ -56,9 +56,9 @@ def export_state(network: Network, layout: Layout, *, has_config: bool = False) 
         read = from_hugging_face(to_hugging_face(backbone.preprocess), backbone.image_size, "preprocessor_config.json")
     problems += _differences(backbone.preprocess.as_dict(), read.as_dict())
     if layout == "official":
-        config = config_of(network)
-        told = config_of_state(state, backbone.model_cfg, num_words=config.num_words, num_frames=config.num_frames)
-        problems += _differences(_head_values(config), _head_values(told))
+        config = network.config
+        found = config_of_state(state, backbone.model_cfg, num_words=config.num_words, num_frames=config.num_frames)
+        problems += _differences(_head_values(config), _head_values(found))
     if problems:
         raise CheckpointMismatch(
             f"in the layout {layout!r} this model would be read as another: {'; '.join(problems)}.",
@@ -69,20 +69,8 @@ def export_state(network: Network, layout: Layout, *, has_config: bool = False) 
 
 def without_head(network: Network) -> Network:
     """The towers alone, as CLIP4Clip pools them: by the mean."""
-    return PooledNetwork(
-        network.backbone, MeanTemporal(), network.num_words, network.num_frames, masks=network.masks
-    ).eval()
-
-
-def is_trivial(network: Network) -> bool:
-    """Whether nothing but the towers was ever learnt: no temporal encoder, and mixing by the identity."""
-    others = {key: value for key, value in network.state_dict().items() if not key.startswith("backbone.")}
-    if isinstance(network, XClipNetwork) and isinstance(network.temporal, MeanTemporal):
-        return all(
-            value.ndim == 2 and value.shape[0] == value.shape[1] and torch.equal(value.cpu(), torch.eye(len(value)))
-            for value in others.values()
-        )
-    return not others
+    config = replace(network.config, kind=PooledNetwork.kind, temporal=TemporalConfig(), head=None)
+    return PooledNetwork(network.backbone, config).eval()
 
 
 def plain_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,19 +84,14 @@ def plain_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
     return {"quick_gelu": False} | dict(model_cfg) | {"vision_cfg": _VISION | vision, "text_cfg": _TEXT | text}
 
 
-def _head_values(config: CheckpointConfig) -> dict[str, Any]:
-    """Kind, temporal encoder and head, with default attention heads and CLIP2Video's mask form set to one value."""
-    width = int(config.model_cfg["embed_dim"])
-    head, temporal = config.head, config.temporal
-    if isinstance(head, (TightConfig, Clip2VideoConfig)):
-        head = replace(head, heads=head.heads or max(1, width // 64))
-    if isinstance(head, Clip2VideoConfig):
-        head = replace(head, masks=CORRECTED)
-    if temporal.kind == "seqTransf":
-        temporal = replace(temporal, heads=temporal.heads or max(1, width // 64))
-    else:
-        temporal = type(temporal)(temporal.kind)
-    return replace(config, head=head).head_values() | {"temporal": asdict(temporal)}
+def _head_values(config: NetworkConfig) -> dict[str, Any]:
+    """Kind, temporal encoder and head, with the number of attention heads said."""
+    width, family = int(config.model_cfg["embed_dim"]), family_of(config.kind)
+    settled = family.settled(config, width)
+    values = family.head_values(settled.head)
+    if "heads" in values:
+        values["heads"] = values["heads"] or default_heads(width)
+    return {"kind": config.kind, **values, "temporal": asdict(settled.temporal)}
 
 
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], at: str = "") -> list[str]:

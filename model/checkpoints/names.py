@@ -1,7 +1,7 @@
 """The names a checkpoint may hold: OpenAI's for the towers, the papers' own for temporal encoders and heads.
 
-Every name that isn't in here, and isn't in the small table of names passed over, is a mistake or a model we don't
-have, and is said. This file knows names only; no tensor is read.
+The families declare the names of their heads. Any other name that isn't in here, or in the small table of names passed
+over, is a mistake or a model we don't have, and is reported. This file knows names only; no tensor is read.
 Sources: state dicts of OpenAI's CLIP, and of X-CLIP 6b5344f, CLIP4Clip 508ffa3 and CLIP2Video e941318.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from model.families import FAMILIES
 
 TOWERS_PREFIX = "clip."
 TEXT, IMAGE = "text", "image"
@@ -41,15 +43,11 @@ _RESNET = re.compile(
     rf"|layer[1-4]\.\d+\.(conv[123]\.weight|bn[123]\.{_NORM}|downsample\.0\.weight|downsample\.1\.{_NORM})"
     r"|attnpool\.(positional_embedding|[qkvc]_proj\.(weight|bias)))"
 )
-_HEAD = re.compile(
-    r"frame_position_embeddings\.weight"
-    r"|(transformerClip|frame2t_attention|actionClip|cross\.transformer)\.resblocks\." + _BLOCK + "|"
-    r"lstm_visual\.(weight|bias)_(ih|hh)_l0"
-    r"|cross\.embeddings\.position_embeddings\.weight|cross\.pooler\.(ln_pool|dense)\.(weight|bias)"
-    r"|similarity_dense\.(weight|bias)"
-    r"|(global|local)_mat_weight|(word|frame)_(logit_weight|mat_weight2?)"
-    r"|type_position_embeddings\.weight|frame2t_projection|trans_layernorm\.(weight|bias)|(weight|emb)_center"
+_HEADS = (
+    r"frame_position_embeddings\.weight|transformerClip\.resblocks\.{block}|lstm_visual\.(weight|bias)_(ih|hh)_l0",
+    *(family.tensor_names for family in FAMILIES if family.tensor_names),
 )
+_HEAD = re.compile("|".join(_HEADS).replace("{block}", _BLOCK))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Literal
 
 from model.datasets.frames import FrameRule
 from model.datasets.records import SplitName
+from model.families import family_of
 from model.types import HeadKind
 
 Format = Literal["caption_pairs", "msrvtt", "msvd", "lsmdc", "didemo", "activitynet", "vatex", "own"]
@@ -72,10 +73,10 @@ class Dataset:
     is_own: bool = False
 
     def frame_rule(self, kind: HeadKind) -> FrameRule:
-        """The papers' frame choice for a model of this kind; of users' own videos the one that is served."""
+        """The papers' frame choice for a model of this kind; for users' own videos the one that is served."""
         if self.is_own:
             return FrameRule("served")
-        if kind == "clip2video":
+        if family_of(kind).frame_choice == "clip2video":
             return FrameRule("clip2video", divisor=self.clip2video_divisor)
         return FrameRule("clip4clip", frames_per_s=1)
 

@@ -14,16 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.networks import Network
+from model.network import Network
+from model.scorers import SCORERS
 from model.types import ScorerName, TextFeatures, VideoFeatures
 
 TEXTS_PER_BLOCK = 128
 CPU_TILE_FLOATS = 1_000_000
 """Numbers of the largest tensor of a tile: what fits a cache is faster."""
 GPU_TILE_FLOATS = 64_000_000
-
-_FINE = {"aosm", "maxsim"}
-"""Scorers that compare every word with every frame."""
 
 
 def score_texts(
@@ -76,12 +74,10 @@ def _scores(network: Network, texts: TextFeatures, videos: VideoFeatures, scorer
 
 def _floats_a_pair(network: Network, scorer: ScorerName | None) -> int:
     """Numbers that one text and one clip need at the peak."""
+    cost = network.similarity_cost if scorer is None else SCORERS[scorer].cost
     words, frames = network.num_words, network.num_frames
-    if (scorer is None and network.kind == "xclip") or scorer in _FINE:
-        return words * frames
-    if network.kind == "tight" and scorer in (None, "tight"):
-        return 4 * (1 + frames) * network.backbone.embed_dim
-    return 1 if scorer is None else frames
+    joint = 4 * (1 + frames) * network.backbone.embed_dim
+    return {"pair": 1, "frames": frames, "words_frames": words * frames, "joint": joint}[cost]
 
 
 def _texts(texts: TextFeatures, part: slice) -> TextFeatures:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from model.errors import ClipUnreadable, ShapeError
 from model.evaluation.cache import FeatureCache, Key
 from model.evaluation.sets import EvaluationSet, MeasuredClip
-from model.networks import FRAMES_PER_BATCH, MaskReading, Network
+from model.network import FRAMES_PER_BATCH, MaskReading, Network
 from model.read_ahead import read_ahead
 from model.types import Pixels, VideoFeatures
 
@@ -45,7 +45,7 @@ class EncodedClips:
 
 def stored_type(masks: MaskReading) -> np.dtype[Any]:
     """How frames are kept: float16 as the index keeps them; where exactly the papers' numbers are wanted, float32."""
-    return np.dtype(np.float32 if masks == "official" else np.float16)
+    return np.dtype(np.float32 if masks == "reference" else np.float16)
 
 
 @torch.inference_mode()
@@ -139,7 +139,7 @@ def _batches(chosen: EvaluationSet, masks: MaskReading) -> list[slice]:
     Source: evaluation/eval.py of CLIP2Video at e941318, main_task_retrieval.py of CLIP4Clip at 508ffa3.
     """
     num_videos = len(chosen.clips)
-    if masks == "official" and chosen.is_multi_caption:
+    if masks == "reference" and chosen.is_multi_caption:
         last_text = np.cumsum([len(clip.texts) for clip in chosen.clips]) - 1
         starts = np.flatnonzero(np.diff(last_text // OFFICIAL_TEXTS_PER_BATCH, prepend=-1)).tolist()
     else:

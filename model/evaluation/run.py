@@ -62,7 +62,7 @@ def evaluate(
     options = options or EvaluationOptions()
     tell = on_progress or (lambda what, done, total: None)
     network = model.network
-    ties: Ties = "official" if network.masks == "official" and not chosen.slices else "against"
+    ties: Ties = "official" if network.masks == "reference" and not chosen.slices else "against"
     began_s = time.monotonic()
     encoded = encode_clips(
         network, chosen, model.spec.fingerprint, options.cache, num_readers=options.num_readers, tell=tell

@@ -21,18 +21,21 @@ from model.types import GRAINS
 
 @dataclass(frozen=True, slots=True)
 class GrainOptions:
-    """What of the head is switched; the defaults are the paper's. docs/experiments.md says what each is worth.
-
-    grains: those whose mean is the score. aggregation: attention over the similarities, or plain means and maxima.
-    temperature: AOSM's, dimensionless; with is_temperature_learnt where it starts. is_fine_temporal: the fine grains
-    read the temporal encoder's frames in place of the raw ones.
-    """
+    """What of the head is switched; the defaults are the paper's. docs/experiments.md says what each is worth."""
 
     grains: tuple[str, ...] = GRAINS
+    """Those whose mean is the score."""
+
     aggregation: Literal["aosm", "mean_max"] = "aosm"
+    """Attention over the similarities, or plain means and maxima."""
+
     temperature: float = TEMPERATURE
+    """AOSM's, dimensionless; where it starts if it is learnt."""
+
     is_temperature_learnt: bool = False
-    is_fine_temporal: bool = False
+
+    fine_grains_use_temporal: bool = False
+    """Whether the fine grains read the temporal encoder's frames in place of the raw ones."""
 
 
 class MultiGrainedHead(nn.Module):

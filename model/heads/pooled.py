@@ -10,13 +10,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from model.temporal import TemporalEncoder
 from model.transformer import pool
 
 
 class PooledHead(nn.Module):
-    """Temporal encoder, masked mean, cosine. Padded frames have no say; the text mask isn't looked at."""
+    """Temporal encoder, masked mean, cosine. Padded frames take no part; the text mask isn't looked at."""
 
-    def __init__(self, temporal: nn.Module) -> None:
+    def __init__(self, temporal: TemporalEncoder) -> None:
         super().__init__()
         self.temporal = temporal
 

@@ -9,6 +9,7 @@ Source: CLIP4Clip, arXiv:2104.08860, section 3.3 (tight type); official behaviou
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,19 @@ PAIRS_PER_BATCH = 4096
 
 EMBEDDING_DROPOUT = 0.1
 """Share of the input dropped while training, as in the official code."""
+
+
+@dataclass(frozen=True)
+class TightConfig:
+    """The switches of the joint transformer."""
+
+    layers: int = 4
+
+    heads: int | None = None
+    """Attention heads; None for the width / 64."""
+
+    num_positions: int = 77
+    """Learnt positions: one for the sentence, one for each frame."""
 
 
 class CrossEmbeddings(nn.Module):

@@ -22,11 +22,12 @@ from torch import Tensor
 from model.backbone import build_backbone
 from model.checkpoints.folder import save_checkpoint
 from model.datasets.shapes import training_batches
+from model.families.xclip import XClipNetwork
 from model.files import write_atomic
 from model.losses import symmetric_cross_entropy
-from model.networks import XClipNetwork
+from model.network import NetworkConfig
 from model.registry import find_device
-from model.temporal import DifferenceTemporal
+from model.temporal import DifferenceTemporal, TemporalConfig
 from model.tiny.scenes import grammar_words
 from model.tiny.vocabulary import learn_merges
 from model.training.optim import warmup_cosine
@@ -86,10 +87,12 @@ def build_network(merges_path: Path) -> XClipNetwork:
     """The network with random weights and the tokenizer of a merges file."""
     num_merges = len(merges_path.read_text(encoding="utf-8").split("\n")) - 1
     backbone = build_backbone(model_config(num_merges), merges=merges_path)
-    temporal = DifferenceTemporal(EMBED_DIM, TEMPORAL_LAYERS, TEMPORAL_HEADS, num_positions=NUM_WORDS)
-    for embeddings in (temporal.frame_position_embeddings, temporal.type_position_embeddings):
+    temporal = TemporalConfig("TDB", TEMPORAL_LAYERS, TEMPORAL_HEADS)
+    network = XClipNetwork(backbone, NetworkConfig("xclip", NUM_WORDS, NUM_FRAMES, temporal), num_positions=NUM_WORDS)
+    assert isinstance(network.temporal, DifferenceTemporal)
+    for embeddings in (network.temporal.frame_position_embeddings, network.temporal.type_position_embeddings):
         torch.nn.init.normal_(embeddings.weight, std=0.05)
-    return XClipNetwork(backbone, temporal, NUM_WORDS, NUM_FRAMES)
+    return network
 
 
 def train(

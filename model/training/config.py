@@ -1,13 +1,13 @@
-"""What a training is told: a TOML file of four parts, and presets that such a file may build on.
+"""The configuration of a training: a TOML file of four parts, and presets that such a file may build on.
 
-    preset = "xclip-msrvtt-1ka"     # optional: what is said here replaces what the preset says
+    preset = "xclip-msrvtt-1ka"     # optional: what stands here replaces what the preset has
     [model]                         # what is trained, and what it starts from
     [data]                          # what on
     [optimiser]                     # how
     [run]                           # how long, how precisely, and where to
 
-A key or part that isn't known is an error that names it, and so is a value of another kind. It reads TOML; it opens no
-model and no data.
+A key or part that isn't known is an error that names it, and so is a value of another kind. Former names of keys and
+values are still read. It reads TOML; it opens no model and no data.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from model.checked import BadValue, check_at_least, checked
 from model.errors import InvalidTraining
-from model.networks import MaskReading
+from model.families import family_of
+from model.families.xclip import FORMER_SWITCHES
+from model.network import FORMER_MASKS, MaskReading
 from model.temporal import TemporalKind
-from model.training.checked import check_at_least, checked
 from model.training.optim import OptimiserSettings
 from model.training.precision import Precision
 from model.types import HeadKind
@@ -33,76 +35,116 @@ _PAPERS = OptimiserSettings()
 
 @dataclass(frozen=True, slots=True)
 class ModelPart:
-    """start: a model's name as everywhere (open_clip name, folder, official file, "tiny").
-
-    is_random: only its shape is taken, its weights are random. kind and temporal: None for those of the start; where
-    kind, temporal, head (of X-CLIP also W and F) are those of the start, its head's weights are kept, else the head
-    starts anew from the text tower, as the papers have it. temporal_heads: None for the width / 64. masks: how padding
-    is read while training. head: the head's own switches, such as num_centres of CLIP2Video.
-    """
+    """[model]. Where kind, temporal and head (for X-CLIP also W and F) are those of the start, its head's weights are
+    kept; else a new head starts from the text tower, as in the papers."""
 
     start: str = "ViT-B-32-quickgelu/openai"
+    """A model's name as everywhere: an open_clip name, a folder, an official file, "tiny"."""
+
     is_random: bool = False
+    """Whether only the shape of the start is taken, with random weights."""
+
     kind: HeadKind | None = None
+    """One of model.families; None for that of the start."""
+
     temporal: TemporalKind | None = None
+    """The temporal encoder; None for that of the start."""
+
     temporal_layers: int | None = None
+
     temporal_heads: int | None = None
-    masks: MaskReading = "served"
+    """Attention heads; None for the width / 64."""
+
+    masks: MaskReading = "masked"
+    """How padding is read while training."""
+
     head: Mapping[str, Any] = field(default_factory=dict)
+    """The head's own switches, such as num_centres of CLIP2Video."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataPart:
-    """dataset: "shapes" (drawn, no files) or one of docs/datasets.md, whose files lie in videos and annotations.
-
-    num_words W, num_frames F: None for the dataset's own, of shapes and of your own videos for the start's.
-    allow_missing: train although videos are missing; they are named in the log.
-    """
+    """[data]."""
 
     dataset: str = "shapes"
+    """"shapes" (drawn, no files) or one of docs/datasets.md."""
+
     videos: str | None = None
+    """The folder of the dataset's videos."""
+
     annotations: str | None = None
+    """The folder of its annotation files."""
+
     num_words: int | None = None
+    """W; None for the dataset's own, and for shapes and your own videos that of the start."""
+
     num_frames: int | None = None
+    """F; None as for W."""
+
     allow_missing: bool = False
+    """Whether to train although videos are missing; the log names them."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptimiserPart:
-    """kind: the papers' own Adam, or AdamW with a linear rise and half a cosine. learning_rate: the highest, of
-    temporal encoder and head; CLIP's is learning_rate * coef_lr. warmup: a fraction of all steps. max_grad_norm: L2, of
-    all gradients together.
-    """
+    """[optimiser]."""
 
     kind: Literal["official", "adamw"] = "official"
+    """The papers' own Adam, or AdamW with a linear rise and half a cosine."""
+
     learning_rate: float = _PAPERS.learning_rate
+    """The highest one of temporal encoder and head."""
+
     coef_lr: float = _PAPERS.coef_lr
+    """CLIP's learning rate is learning_rate * coef_lr."""
+
     weight_decay: float = _PAPERS.weight_decay
+
     warmup: float = _PAPERS.warmup
+    """A fraction of all steps."""
+
     max_grad_norm: float = 1.0
+    """L2, over all gradients together."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunPart:
-    """out: the folder that the run writes. epochs or steps: how long; of both, steps count. batch_size: pairs per step
-    over all GPUs. freeze_layer_num: blocks of CLIP that stay as they are, with its stem; -1 for nothing at all.
-    validate_every, save_every: steps; 0 for once an epoch. workers: threads that read clips. device: auto, cpu, cuda,
-    cuda:1.
-    """
+    """[run]."""
 
     out: str = ""
+    """The folder that the run writes."""
+
     epochs: int | None = None
+    """How long; `steps` wins over it."""
+
     steps: int | None = None
+
     batch_size: int = 128
+    """Pairs per step over all GPUs."""
+
     seed: int = 42
+
     precision: Precision = "bf16"
+
     gradient_checkpointing: bool = False
+
     freeze_layer_num: int = 0
+    """Blocks of CLIP that stay as they are, with its stem; -1 for nothing at all."""
+
     validate_every: int = 0
+    """Steps; 0 for once an epoch."""
+
     save_every: int = 0
+    """Steps; 0 for once an epoch."""
+
     log_every: int = 10
+    """Steps."""
+
     workers: int = 4
+    """Threads that read clips."""
+
     device: str = "auto"
+    """auto, cpu, cuda, cuda:1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +191,25 @@ def read_config(
 
 
 def config_from(values: Mapping[str, Any], where: str) -> TrainConfig:
-    """A configuration from plain values, part by part; `where` stands in front of what is said of mistakes.
+    """A configuration from plain values, part by part; `where` begins every message. Raises: InvalidTraining."""
+    try:
+        return _config_from(values, where)
+    except BadValue as error:
+        raise InvalidTraining(error.message, error.hint) from error
 
-    Raises: InvalidTraining.
-    """
+
+def _config_from(values: Mapping[str, Any], where: str) -> TrainConfig:
+    """Raises: InvalidTraining, BadValue."""
     unknown = [name for name in values if name not in _PARTS]
     if unknown:
         raise InvalidTraining(
             f"{where} has no place for {unknown[0]!r}.", f"It has [{'], ['.join(_PARTS)}] and preset."
         )
-    parts = {name: checked(kind, values.get(name, {}), f"{where}: [{name}]") for name, kind in _PARTS.items()}
+    named = {name: _with_present_names(name, values.get(name, {})) for name in _PARTS}
+    parts = {name: checked(kind, named[name], f"{where}: [{name}]") for name, kind in _PARTS.items()}
     config = TrainConfig(**parts)
+    if config.model.kind is not None:
+        family_of(config.model.kind)
     _check(config, where)
     return config
 
@@ -168,12 +218,24 @@ def differences(before: Mapping[str, Any], now: TrainConfig) -> list[str]:
     """The keys whose values differ from those a run began with, as "run.seed 1 is now 2"; `UNBOUND` ones aside."""
     found = []
     for part, kind in _PARTS.items():
-        was, is_ = before.get(part, {}), now.as_dict()[part]
+        was, is_ = _with_present_names(part, before.get(part, {})), now.as_dict()[part]
         for item in fields(kind):
             key = f"{part}.{item.name}"
             if key not in UNBOUND and was.get(item.name) != is_[item.name]:
                 found.append(f"{key} {was.get(item.name)!r} is now {is_[item.name]!r}")
     return found
+
+
+def _with_present_names(part: str, values: Any) -> Any:
+    """A part's values with what keys and values are called now, as in configurations and runs of earlier releases."""
+    if part != "model" or not isinstance(values, Mapping):
+        return values
+    named = dict(values)
+    if isinstance(masks := named.get("masks"), str):
+        named["masks"] = FORMER_MASKS.get(masks, masks)
+    if isinstance(head := named.get("head"), Mapping):
+        named["head"] = {FORMER_SWITCHES.get(key, key): value for key, value in head.items()}
+    return named
 
 
 def preset_names() -> list[str]:
@@ -232,4 +294,4 @@ def _check(config: TrainConfig, where: str) -> None:
     if optimiser.max_grad_norm <= 0.0:
         raise InvalidTraining(f"{where}: [optimiser] max_grad_norm is {optimiser.max_grad_norm}; it must be above 0.")
     if run.steps is None and run.epochs is None:
-        raise InvalidTraining(f"{where}: [run] says neither epochs nor steps.", "Say how long to train.")
+        raise InvalidTraining(f"{where}: [run] has neither epochs nor steps.", "Set one of them: how long to train.")

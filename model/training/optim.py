@@ -2,7 +2,7 @@
 
 It is Adam without the correction of its early averages, with the decay added to the update, and with every
 tensor's own gradient clipped once more than the training loop clips them all. Parameters come with their official
-names (`model.checkpoints.folder.file_key`): a rate and a decay go by name. It knows no network and no data.
+names (`model.checkpoints.official.file_key`): a rate and a decay go by name. It knows no network and no data.
 Source: the training code of CLIP4Clip (508ffa3) and X-CLIP (6b5344f); arXiv:2104.08860, arXiv:2207.07285.
 """
 

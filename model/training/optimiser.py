@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.checkpoints.folder import file_key
+from model.checkpoints.official import file_key
 from model.training.config import OptimiserPart
 from model.training.optim import OfficialAdam, OptimiserSettings, freeze_clip, parameter_groups, warmup_cosine
 

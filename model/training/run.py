@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from model.errors import InvalidTraining, TrainingError
-from model.networks import Network
+from model.network import Network
 from model.registry import find_device, load_network
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks, join_ranks, leave_ranks, same_weights, wait_for_all

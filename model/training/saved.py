@@ -29,7 +29,7 @@ from model.checkpoints.folder import save_checkpoint
 from model.checkpoints.state_file import DAMAGED, reason_of
 from model.errors import InvalidTraining, TrainingError
 from model.files import remove_partial, sync, write_atomic
-from model.networks import Network
+from model.network import Network
 from model.training.config import TrainConfig, differences
 
 RUN_FILE, OPTIMISER_FILE, PROGRESS_FILE, VALIDATION_FILE = (

@@ -15,7 +15,7 @@ from model.datasets.records import Split, SplitName, VideoFiles
 from model.datasets.shapes import held_out
 from model.errors import ClipUnreadable, DatasetError, InvalidTraining
 from model.evaluation.sets import SHAPES, set_of_shapes, set_of_split
-from model.networks import Network
+from model.network import Network
 from model.resize import FrameResize
 from model.training.batches import PairSource, ShapesPairs, SplitPairs
 from model.training.config import DataPart, TrainConfig

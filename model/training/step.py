@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.errors import TrainingDiverged
-from model.networks import Network
+from model.network import Network
 from model.training.batches import Batch
 from model.training.distributed import Ranks, average_gradients, gather
 from model.training.optim import clip_and_step

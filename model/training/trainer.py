@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from model.networks import Network
+from model.network import Network
 from model.training.batches import Batch, Each, PairSource, collate
 from model.training.config import TrainConfig
 from model.training.distributed import Ranks, any_rank, wait_for_all

@@ -13,9 +13,9 @@ import torch
 
 from model.evaluation.run import EvaluationOptions, evaluate
 from model.evaluation.sets import EvaluationSet
-from model.networks import Network
-from model.registry import build_spec
+from model.network import Network
 from model.served_model import ServedModel
+from model.spec import build_spec
 
 Validation = Callable[[Network, torch.device], dict[str, Any]]
 """Figures of a network: {"num_texts", "num_videos", "unreadable", "text_to_video": {"r1", ...}, "video_to_text"}."""

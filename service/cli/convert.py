@@ -24,7 +24,7 @@ from model.checkpoints.layouts import Layout
 from model.checkpoints.pixels import to_hugging_face
 from model.checkpoints.published import PIXELS_FILE
 from model.errors import CheckpointMismatch
-from model.networks import Network
+from model.network import Network
 from model.registry import DEFAULT_NUM_FRAMES, DEFAULT_NUM_WORDS, load_network
 from service.settings import InvalidSettings
 
@@ -154,9 +154,9 @@ def _notes(network: Network, layout: Target, is_file: bool) -> list[str]:
         return []
     notes = []
     is_unusual = (network.num_words, network.num_frames) != (DEFAULT_NUM_WORDS, DEFAULT_NUM_FRAMES)
-    if is_unusual and (layout != "official" or network.kind != "xclip"):
+    if is_unusual and (layout != "official" or not network.has_fixed_sizes):
         notes.append(f"this layout doesn't hold W = {network.num_words} and F = {network.num_frames}")
-    if layout == "official" and network.masks == "served":
+    if layout == "official" and network.masks == "masked":
         notes.append(
             "trained with padding masked out; this layout can't say so: the papers' code, and Vidgrain from this file, "
             "let padding in and score differently"

@@ -19,16 +19,17 @@ from indexer.media.sandbox import SandboxLimits
 from model.datasets.load import count_note, dataset_of, find_videos, load_split
 from model.errors import DatasetError, UnknownScorer
 from model.evaluation.cache import FeatureCache
-from model.evaluation.fit import fit_to_protocol, read_masks
+from model.evaluation.fit import fit_to_protocol
 from model.evaluation.run import EvaluationOptions, evaluate
 from model.evaluation.sets import SHAPES, EvaluationSet, set_of_shapes, set_of_split
-from model.networks import MaskReading
-from model.registry import build_spec, load_model
+from model.network import MaskReading
+from model.registry import load_model
 from model.served_model import ServedModel
+from model.spec import build_spec
 from model.types import ScorerName
 from service.settings import Settings
 
-Masks = Literal["served", "official", "trained"]
+Masks = Literal["trained", "masked", "reference"]
 
 CACHE_FOLDER = "evaluation"
 """Below the data folder, unless another one is named."""
@@ -41,7 +42,7 @@ MAX_READERS = 4
 class EvaluateRequest:
     """What was asked for. videos and annotations: needed but for the shapes.
 
-    masks: None for the trained reading, or for the served one where a scorer is named. cache: None for a folder below
+    masks: None for the trained reading, or for "masked" where a scorer is named. cache: None for a folder below
     the data folder; is_cached False keeps nothing.
     """
 
@@ -74,7 +75,6 @@ def run_evaluation(
         raise UnknownScorer(
             f"{settings.model} has no scorer {request.scorer!r}.", f"Use {', '.join(model.spec.scorers)}."
         )
-    read_masks(model.network, masks)
     readers = min(MAX_READERS, os.cpu_count() or 1)
     with _set(settings, request, model, readers) as (chosen, missing, notes):
         warnings = [*notes, *fit_to_protocol(model.network, chosen, num_frames=settings.num_frames)]
@@ -141,12 +141,12 @@ def _refuse_missing(request: EvaluateRequest, missing: tuple[str, ...], num_clip
 
 def _masks(request: EvaluateRequest) -> MaskReading | None:
     """None: as trained. Raises: UnknownScorer, for the shared scorers read masks in one way only."""
-    if request.scorer is not None and request.masks == "official":
+    if request.scorer is not None and request.masks == "reference":
         raise UnknownScorer(
-            f"The scorer {request.scorer} reads masks the served way only.", "Leave out --scorer, or --masks official."
+            f"The scorer {request.scorer} works with padding masked only.", "Leave out --scorer, or --masks reference."
         )
     if request.masks is None:
-        return "served" if request.scorer is not None else None
+        return "masked" if request.scorer is not None else None
     return None if request.masks == "trained" else request.masks
 
 

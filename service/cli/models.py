@@ -92,7 +92,7 @@ def evaluate(
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
     masks: Annotated[
         str | None,
-        typer.Option("--masks", help="trained, served, or official: exactly the papers' arithmetic.  [trained]"),
+        typer.Option("--masks", help="trained, masked, or reference: exactly the papers' arithmetic.  [trained]"),
     ] = None,
     scorer: Annotated[
         str | None,
@@ -112,12 +112,14 @@ def evaluate(
     """Measure a model's retrieval, both directions: recall at 1, 5, 10 and 50, median and mean rank, by slice."""
     from typing import cast, get_args
 
-    from model.types import ScorerName
+    from model.network import FORMER_MASKS
+    from model.scorers import SCORERS
     from service.cli.evaluate import EvaluateRequest, Masks, run_evaluation
     from service.cli.printing import evaluation_notes, followed, json_text, recalls_table, stderr, stdout
     from service.settings import InvalidSettings
 
-    for value, known, option in ((masks, get_args(Masks), "--masks"), (scorer, get_args(ScorerName), "--scorer")):
+    masks = FORMER_MASKS.get(masks, masks) if masks is not None else None
+    for value, known, option in ((masks, get_args(Masks), "--masks"), (scorer, tuple(SCORERS), "--scorer")):
         if value is not None and value not in known:
             raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}", param_hint=option)
     if out is not None and (not out.parent.is_dir() or out.is_dir()):
@@ -129,7 +131,7 @@ def evaluate(
         videos,
         annotations,
         cast(Masks | None, masks),
-        cast(ScorerName | None, scorer),
+        scorer,
         cache,
         not no_cache,
         allow_missing,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import PurePath
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from model.families import KINDS
 from model.installed import InstalledModel
 from model.scorers import SCORERS, choose_scorer
-from model.types import HeadKind, ModelSpec, ScorerName
+from model.types import ModelSpec
 from service.errors import without_folders
 from service.responses.parts import Reason, reason
+
+Scorer = Annotated[str, Field(json_schema_extra={"enum": [*SCORERS]})]
+Kind = Annotated[str, Field(json_schema_extra={"enum": [*KINDS]})]
 
 
 def public_name(name: str) -> str:
@@ -26,7 +31,7 @@ class ScorerResponse(BaseModel):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    name: ScorerName
+    name: Scorer
     about: str
     parts: list[str]
     """What its score is made of, as in `explain.grains`."""
@@ -71,14 +76,14 @@ class ModelResponse(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
-    kind: HeadKind | None
+    kind: Kind | None
     fingerprint: str | None
     embed_dim: int | None
     num_frames: int | None
     num_words: int | None
     image_size: int | None
     temporal: str | None
-    scorers: list[ScorerName]
+    scorers: list[Scorer]
     is_served: bool
     error: Reason | None
     """Why it can't be used."""

@@ -78,7 +78,7 @@ def test_from_real_videos_to_a_model_that_is_measured(vidgrain: Any, start: Path
     broken.write_bytes(b"no video at all")
     config = tmp_path / "run.toml"
     config.write_text(
-        f'preset = "xclip-msrvtt-1ka"\n[model]\nstart = "{start}"\nmasks = "served"\ntemporal_layers = 1\n'
+        f'preset = "xclip-msrvtt-1ka"\n[model]\nstart = "{start}"\nmasks = "masked"\ntemporal_layers = 1\n'
         "[data]\nnum_words = 8\nnum_frames = 4\n[run]\nepochs = 2\nbatch_size = 3\nlog_every = 1\nworkers = 2\n"
     )
     where = ("--videos", videos, "--annotations", annotations)

@@ -31,26 +31,22 @@ DOORS = {
 # model/ from the ground up: a file imports its own layer and those below; a folder counts as all that is in it
 MODEL_LAYERS = (
     {
+        "model.checked",
         "model.errors",
         "model.files",
+        "model.fingerprint",
         "model.kernels",
         "model.preprocess",
         "model.read_ahead",
         "model.resize",
         "model.sampling",
-        "model.fingerprint",
         "model.tokenizer",
         "model.transformer",
         "model.types",
     },
-    {"model.backbone", "model.heads", "model.losses", "model.scorers", "model.temporal"},
-    {"model.networks"},
-    {
-        "model.checkpoints",
-        "model.installed",
-        "model.registry",
-        "model.served_model",
-    },
+    {"model.backbone", "model.heads", "model.losses", "model.shared_scorers", "model.temporal"},
+    {"model.families", "model.network", "model.scorers"},
+    {"model.checkpoints", "model.installed", "model.registry", "model.served_model", "model.spec"},
     {"model.datasets", "model.tiny.scenes", "model.tiny.shapes", "model.tiny.vocabulary"},
     {"model.evaluation"},
     {"model.training"},
@@ -105,6 +101,25 @@ def test_every_layer_is_in_use() -> None:
     assert len(set(names)) == len(names)
     unused = [name for name in names if not any(m == name or m.startswith(f"{name}.") for m in modules)]
     assert not unused, unused
+
+
+def test_kinds_of_models_are_compared_by_name_in_no_other_file() -> None:
+    """A family declares what others need to know; choices of frames, which have the papers' names, are no kinds."""
+    from model.families import KINDS
+
+    wrong = []
+    for path in package_files():
+        if _module(path).startswith("model.families"):
+            continue
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.Compare) or ast.unparse(node.left).endswith("choice"):
+                continue
+            words = {
+                part.value for side in node.comparators for part in ast.walk(side) if isinstance(part, ast.Constant)
+            }
+            if words & set(KINDS):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_only_the_edge_knows_the_web() -> None:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from model.checkpoints.folder import file_key
+from model.checkpoints.official import file_key
 from model.errors import ShapeError
 from model.heads.pooled import PooledHead
 from model.heads.tight import TightHead
 from model.losses import pooled_loss, tight_loss
-from model.temporal import build_temporal, initialise_from_text_tower
+from model.temporal import build_temporal
 from tests.parity.golden import GoldenCase, case_names, load_case
 from tests.parity.tiny_towers import (
     check_gradient_norms,
@@ -145,7 +145,7 @@ def test_end_to_end(name: str, tmp_path: Path) -> None:
     head = pooled_head(case).eval()
     if name.endswith("_clipinit"):
         clip = backbone.clip
-        initialise_from_text_tower(head.temporal, clip.positional_embedding, clip.transformer.resblocks)
+        head.temporal.start_from_clip(clip.positional_embedding, clip.transformer.resblocks)
         check_origins(case, head)
     else:
         load_official(head, {k.removeprefix("param."): v for k, v in case.tensors.items() if "param." in k}, UNUSED)

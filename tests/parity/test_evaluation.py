@@ -13,13 +13,15 @@ from model.datasets.frames import FrameRule
 from model.evaluation.blocks import score_block
 from model.evaluation.encode import EncodedClips, stored_type, video_features
 from model.evaluation.sets import EvaluationSet, MeasuredClip
+from model.families.clip2video import Clip2VideoNetwork
+from model.families.clip4clip import PooledNetwork
 from model.heads.clip2video import OFFICIAL
-from model.networks import Clip2VideoNetwork, Network, PooledNetwork
+from model.network import Network, NetworkConfig
+from model.temporal import TemporalConfig
 from tests.parity.golden import GoldenCase, case_names, load_case
 from tests.parity.test_clip2video import UNUSED as UNUSED_BY_CLIP2VIDEO
 from tests.parity.test_clip2video import config_of
 from tests.parity.test_clip4clip import UNUSED as UNUSED_BY_CLIP4CLIP
-from tests.parity.test_clip4clip import pooled_head
 from tests.parity.test_xclip import network_of as xclip_of
 from tests.parity.tiny_towers import load_official, tiny_backbone
 
@@ -37,12 +39,15 @@ def network_of(case: GoldenCase, folder: Path) -> Network:
     backbone = tiny_backbone(case, folder)
     num_words, num_frames = case["in.input_ids"].shape[1], case["in.video_mask"].shape[1]
     if "clip4clip" in case.name:
-        head = pooled_head(case)
-        network: Network = PooledNetwork(backbone, head.temporal, num_words, num_frames, masks="official")
+        kind = {"meanP": "mean"}.get(case.config["sim_header"], case.config["sim_header"])
+        temporal = TemporalConfig(kind, case.config["temporal_layers"], case.config["temporal_heads"])
+        config = NetworkConfig("clip4clip", num_words, num_frames, temporal, masks="reference")
+        network: Network = PooledNetwork(backbone, config, case.config.get("context_length", 77))
         params = {key.removeprefix("param."): value for key, value in case.tensors.items() if "param." in key}
         unused = UNUSED_BY_CLIP4CLIP
     else:
-        network = Clip2VideoNetwork(backbone, config_of(case, OFFICIAL), num_words, num_frames, masks="official")
+        config = NetworkConfig("clip2video", num_words, num_frames, head=config_of(case, OFFICIAL), masks="reference")
+        network = Clip2VideoNetwork(backbone, config)
         params, unused = case.state(), UNUSED_BY_CLIP2VIDEO
     if case.name.endswith("_clipinit"):
         network.start_from_clip()

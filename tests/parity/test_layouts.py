@@ -87,7 +87,7 @@ def test_a_bare_official_file_gives_the_official_scores(name: str, tmp_path: Pat
     file = tmp_path / "official.safetensors"
     file.write_bytes((golden_folder() / "e2e" / f"{name}_state.safetensors").read_bytes())
     write_tiny_merges(tmp_path)
-    network = load_network(str(file), masks="official")
+    network = load_network(str(file), masks="reference")
     with torch.no_grad():
         videos = network.video(pixels, case["in.video_mask"].bool())
         texts = network.text(case["in.input_ids"], case["in.text_mask"].bool())

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from model.backbone import build_backbone
-from model.checkpoints.folder import file_key, load_state
+from model.checkpoints.official import file_key, load_state
+from model.families import family_of
 from model.heads.clip2video import Clip2VideoConfig
-from model.networks import Clip2VideoNetwork, Network, PooledNetwork, XClipNetwork
-from model.temporal import build_temporal
+from model.network import Network, NetworkConfig
+from model.temporal import TemporalConfig
 from model.training.config import OptimiserPart
 from model.training.distributed import Ranks
 from model.training.optim import rise_then_cosine
@@ -36,31 +38,29 @@ def network_of(case: GoldenCase, folder: Path) -> Network:
     config = case.config
     backbone = build_backbone(tiny_clip_config(config), merges=write_tiny_merges(folder, config["vocab_size"]))
     words, frames, width = config["max_words"], config["max_frames"], config["embed_dim"]
-    network: Network
+    head: Any = None
+    temporal = TemporalConfig()
     if "clip2video" in case.name:
-        head = Clip2VideoConfig(
-            width,
-            global_branch=config["temporal_type"],
-            difference=config["temporal_proj"],
-            alignment=config["center_proj"],
-            num_centres=config["centerK"],
-            global_weight=config["center_weight"],
-            layers=config["temporal_layers"],
-            heads=config["temporal_heads"],
-            num_positions=config["context_length"],
+        kind, head = (
+            "clip2video",
+            Clip2VideoConfig(
+                width,
+                global_branch=config["temporal_type"],
+                difference=config["temporal_proj"],
+                alignment=config["center_proj"],
+                num_centres=config["centerK"],
+                global_weight=config["center_weight"],
+                layers=config["temporal_layers"],
+                heads=config["temporal_heads"],
+                num_positions=config["context_length"],
+            ),
         )
-        network = Clip2VideoNetwork(backbone, head, words, frames, masks="official")
     else:
-        kind = {"meanP": "mean"}.get(config["sim_header"], config["sim_header"])
-        temporal = build_temporal(
-            kind,
-            width,
-            layers=config["temporal_layers"],
-            heads=config["temporal_heads"],
-            num_positions=config["context_length"],
-        )
-        family = XClipNetwork if "xclip" in case.name else PooledNetwork
-        network = family(backbone, temporal, words, frames, masks="official")
+        encoder = {"meanP": "mean"}.get(config["sim_header"], config["sim_header"])
+        temporal = TemporalConfig(encoder, config["temporal_layers"], config["temporal_heads"])
+        kind = "xclip" if "xclip" in case.name else "clip4clip"
+    built_from = NetworkConfig(kind, words, frames, temporal, head, masks="reference")
+    network = family_of(kind)(backbone, built_from, num_positions=config["context_length"])
     state = case.state()
     if not any(key.startswith("clip.") for key in state):  # towers alone
         state = {f"clip.{key}": value for key, value in state.items()}

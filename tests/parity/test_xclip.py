@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import build_backbone
-from model.checkpoints.folder import file_key
-from model.checkpoints.folder import load_state as load_official
+from model.checkpoints.official import file_key
+from model.checkpoints.official import load_state as load_official
+from model.families.xclip import XClipNetwork
 from model.heads.multi_grained import MultiGrainedHead
 from model.kernels.aosm_reference import attend
 from model.losses import symmetric_cross_entropy
-from model.networks import XClipNetwork
-from model.temporal import build_temporal, initialise_from_text_tower
+from model.network import NetworkConfig
+from model.temporal import TemporalConfig, build_temporal
 from model.transformer import pool
 from model.types import VideoFeatures
 from tests.parity.golden import GoldenCase, case_names, load_case, load_state, tiny_clip_config, write_tiny_merges
@@ -103,14 +104,9 @@ def network_of(case: GoldenCase, tmp_path: Path) -> XClipNetwork:
     merges = write_tiny_merges(tmp_path, config["vocab_size"])
     backbone = build_backbone(tiny_clip_config(config), merges=merges)
     kind = "mean" if "meanP" in case.name else "seqTransf"
-    temporal = build_temporal(
-        kind,
-        config["embed_dim"],
-        layers=config.get("temporal_layers", 2),
-        heads=config.get("temporal_heads", 2),
-        num_positions=config["context_length"],
-    )
-    network = XClipNetwork(backbone, temporal, config["max_words"], config["max_frames"], masks="official")
+    temporal = TemporalConfig(kind, config.get("temporal_layers", 2), config.get("temporal_heads", 2))
+    built_from = NetworkConfig("xclip", config["max_words"], config["max_frames"], temporal, masks="reference")
+    network = XClipNetwork(backbone, built_from, num_positions=config["context_length"])
     state = load_state(about["state"]["file"])
     if not any(key.startswith("clip.") for key in state):
         state = {f"clip.{key}": value for key, value in state.items()}
@@ -119,7 +115,7 @@ def network_of(case: GoldenCase, tmp_path: Path) -> XClipNetwork:
     if "clipinit" in case.name:
         clip = {key.removeprefix("clip."): value for key, value in state.items()}
         backbone.clip.load_state_dict(clip)
-        initialise_from_text_tower(temporal, backbone.clip.positional_embedding, backbone.clip.transformer.resblocks)
+        network.temporal.start_from_clip(backbone.clip.positional_embedding, backbone.clip.transformer.resblocks)
         return network
     load_official(network, state | own, case.name, is_head_optional=not is_head_there)
     return network

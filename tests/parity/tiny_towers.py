@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model.backbone import Backbone, build_backbone
-from model.checkpoints.folder import file_key
+from model.checkpoints.official import file_key
 from tests.parity.golden import GoldenCase, load_case, tiny_clip_config, write_tiny_merges
 
 

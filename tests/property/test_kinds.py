@@ -18,8 +18,8 @@ from indexer.pipeline import encode_batch
 from indexer.records import Frames, SearchOptions, SegmentPlan
 from indexer.search import search
 from indexer.vectors import VectorIndex
-from model.registry import build_spec
 from model.served_model import ServedModel
+from model.spec import build_spec
 from model.types import HeadKind, Query, ScorerName
 from tests.support.shelf import MemoryShelf
 from tests.unit.model.small import small_network_of

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from model.checkpoints.folder import file_key
+from model.checkpoints.official import file_key
+from model.families import family_of
 from model.heads.clip2video import Clip2VideoConfig
-from model.heads.tight import TightHead
-from model.networks import Clip2VideoNetwork, Network, PooledNetwork, TightNetwork
-from model.temporal import build_temporal
+from model.heads.tight import TightConfig
+from model.network import Network, NetworkConfig
+from model.temporal import TemporalConfig
 from model.training.config import OptimiserPart
 from model.training.distributed import Ranks, average_gradients, same_weights
 from model.training.optimiser import build_optimisation
@@ -32,17 +34,16 @@ def build(kind: str, folder: Path) -> Network:
     if kind == "xclip":
         return small_network(folder, "seqTransf", WORDS, FRAMES)
     backbone = small_backbone(folder)
-    if kind == "clip4clip":
-        temporal = build_temporal("seqLSTM", backbone.embed_dim)
-        return PooledNetwork(backbone, temporal, WORDS, FRAMES)
-    if kind == "clip2video":
-        config = Clip2VideoConfig(backbone.embed_dim, layers=1, heads=2, num_positions=16)
-        return Clip2VideoNetwork(backbone, config, WORDS, FRAMES)
-    head = TightHead(backbone.embed_dim, layers=1, heads=2, num_positions=16)
-    for module in head.modules():
+    heads: dict[str, Any] = {
+        "clip2video": Clip2VideoConfig(backbone.embed_dim, layers=1, heads=2, num_positions=16),
+        "tight": TightConfig(layers=1, heads=2, num_positions=16),
+    }
+    temporal = TemporalConfig("seqLSTM")
+    network = family_of(kind)(backbone, NetworkConfig(kind, WORDS, FRAMES, temporal, heads.get(kind)))
+    for module in network.head.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    return TightNetwork(backbone, head, WORDS, FRAMES)
+    return network
 
 
 def rows_of(ranks: Ranks, step: int) -> Inputs:

@@ -9,10 +9,12 @@ import open_clip
 import torch
 
 from model.backbone import Backbone, build_backbone
+from model.families import family_of
+from model.families.xclip import XClipNetwork
 from model.heads.clip2video import Clip2VideoConfig
-from model.heads.tight import TightHead
-from model.networks import Clip2VideoNetwork, MaskReading, Network, PooledNetwork, TightNetwork, XClipNetwork
-from model.temporal import TemporalKind, build_temporal
+from model.heads.tight import TightConfig
+from model.network import MaskReading, Network, NetworkConfig
+from model.temporal import TemporalConfig, TemporalKind
 from model.types import HeadKind
 
 MERGES = ("d o", "do g</w>", "r e", "re d</w>", "c a", "ca t</w>")
@@ -74,22 +76,18 @@ def small_network_of(
     *,
     num_words: int = 8,
     num_frames: int = 4,
-    masks: MaskReading = "served",
+    masks: MaskReading = "masked",
 ) -> Network:
     """A network of any of the papers, no parameter of its head where training starts it."""
     backbone = small_backbone(folder)
-    temporal = build_temporal(kind, backbone.embed_dim, layers=1, heads=2, num_positions=16)
-    network: Network
-    if head == "clip4clip":
-        network = PooledNetwork(backbone, temporal, num_words, num_frames, masks=masks)
-    elif head == "tight":
-        joint = TightHead(backbone.embed_dim, layers=1, heads=2, num_positions=16)
-        network = TightNetwork(backbone, joint, num_words, num_frames, masks=masks)
-    elif head == "clip2video":
-        config = Clip2VideoConfig(backbone.embed_dim, num_centres=3, layers=1, heads=2, num_positions=16)
-        network = Clip2VideoNetwork(backbone, config, num_words, num_frames, masks=masks)
-    else:
-        network = XClipNetwork(backbone, temporal, num_words, num_frames, masks=masks)
+    heads: dict[HeadKind, Any] = {
+        "tight": TightConfig(layers=1, heads=2, num_positions=16),
+        "clip2video": Clip2VideoConfig(backbone.embed_dim, num_centres=3, layers=1, heads=2, num_positions=16),
+    }
+    config = NetworkConfig(
+        head, num_words, num_frames, TemporalConfig(kind, layers=1, heads=2), heads.get(head), masks=masks
+    )
+    network = family_of(head)(backbone, config, num_positions=16)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if not name.startswith("backbone."):

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,20 +19,22 @@ from model.errors import ClipUnreadable, DatasetError, ModelError, ShapeError
 from model.evaluation.blocks import encode_texts, score_block
 from model.evaluation.cache import FeatureCache
 from model.evaluation.encode import EncodedClips, _batches, encode_clips, video_features
-from model.evaluation.fit import fit_to_protocol, read_masks
+from model.evaluation.fit import fit_to_protocol
 from model.evaluation.metrics import RetrievalRanks
 from model.evaluation.published import PUBLISHED, published_rows
 from model.evaluation.run import EvaluationOptions, evaluate, evaluate_shapes
 from model.evaluation.sets import EvaluationSet, MeasuredClip, set_of_split
+from model.families import KINDS
+from model.families.clip4clip import PooledNetwork
+from model.families.xclip import XClipNetwork
 from model.heads.multi_grained import MultiGrainedHead
-from model.networks import MaskReading, Network, PooledNetwork, XClipNetwork
-from model.registry import build_spec
+from model.network import MaskReading, Network, NetworkConfig
 from model.served_model import ServedModel
+from model.spec import build_spec
 from model.types import HeadKind, Pixels
 from tests.unit.model.small import small_backbone, small_network_of
 
-KINDS: tuple[HeadKind, ...] = get_args(HeadKind)
-MASKS: tuple[MaskReading, ...] = ("served", "official")
+MASKS: tuple[MaskReading, ...] = ("masked", "reference")
 FRAMES = (1, 4, 2, 3, 4, 1, 2)
 """Real frames of each clip of the tests' split: lengths differ, so that padding counts."""
 
@@ -74,7 +76,7 @@ def set_of(folder: Path, reader: CountingReader, **about: Any) -> EvaluationSet:
     return set_of_split(split, paths, reader, FrameRule("clip4clip"))
 
 
-def model_of(kind: HeadKind, folder: Path, masks: MaskReading = "served") -> ServedModel:
+def model_of(kind: HeadKind, folder: Path, masks: MaskReading = "masked") -> ServedModel:
     network = small_network_of(kind, folder, "seqTransf", masks=masks)
     return ServedModel(network, build_spec("small", network), torch.device("cpu"))
 
@@ -111,7 +113,7 @@ def test_tiles_give_the_whole_matrix(kind: HeadKind, masks: MaskReading, tmp_pat
 def test_stored_frames_give_what_encode_video_gives(kind: HeadKind, tmp_path: Path) -> None:
     """Through float16 for the served reading, exactly for the official one."""
     reader = CountingReader()
-    for masks, gap in (("served", 5e-3), ("official", 2e-5)):
+    for masks, gap in (("masked", 5e-3), ("reference", 2e-5)):
         model = model_of(kind, tmp_path, masks)
         chosen = set_of(tmp_path, reader)
         found = video_features(model.network, encoded(model.network, chosen))
@@ -162,7 +164,7 @@ def test_the_page_names_every_field(tmp_path: Path) -> None:
 
 
 def test_official_masks_count_ties_as_the_papers_do(tmp_path: Path) -> None:
-    model = model_of("clip4clip", tmp_path, "official")
+    model = model_of("clip4clip", tmp_path, "reference")
     assert evaluate(model, set_of(tmp_path, CountingReader()))["protocol"]["ties"] == "official"
     assert evaluate_shapes(model, held_out(4, 1))["protocol"]["ties"] == "against"
 
@@ -204,9 +206,9 @@ def test_other_weights_frames_or_files_are_not_taken_for_the_same(tmp_path: Path
     assert reads() == ["3"]
     split = replace(split, clips=tuple(replace(clip, end_s=2.0) if clip.id == "5" else clip for clip in split.clips))
     assert reads() == ["5"]
-    network.num_frames = 3
+    network.reconfigure(num_frames=3)
     assert len(reads()) == 7
-    network.masks = "official"
+    network.reconfigure(masks="reference")
     assert len(reads()) == 7
 
 
@@ -292,10 +294,10 @@ def test_official_batches_of_many_captions_follow_the_captions() -> None:
         found = _batches(EvaluationSet("any", "test", clips, FrameRule(), is_multi_caption=is_multi), masks)
         return ((part.start, part.stop) for part in found)
 
-    assert list(batches([20] * 10, "official")) == [(0, 3), (3, 6), (6, 9), (9, 10)]
-    assert list(batches([200, 1, 1, 80], "official")) == [(0, 3), (3, 4)]
-    assert list(batches([20] * 130, "served")) == [(0, 64), (64, 128), (128, 130)]
-    assert list(batches([1] * 70, "official", is_multi=False)) == [(0, 64), (64, 70)]
+    assert list(batches([20] * 10, "reference")) == [(0, 3), (3, 6), (6, 9), (9, 10)]
+    assert list(batches([200, 1, 1, 80], "reference")) == [(0, 3), (3, 4)]
+    assert list(batches([20] * 130, "masked")) == [(0, 64), (64, 128), (128, 130)]
+    assert list(batches([1] * 70, "reference", is_multi=False)) == [(0, 64), (64, 70)]
 
 
 def test_words_and_frames_are_the_protocols_where_weights_leave_them_open(tmp_path: Path) -> None:
@@ -313,10 +315,8 @@ def test_words_and_frames_are_the_protocols_where_weights_leave_them_open(tmp_pa
 
 def test_untrained_matrices_are_made_to_fit(tmp_path: Path) -> None:
     chosen = replace(set_of(tmp_path, CountingReader()), num_words=12, num_frames=6)
-    network = XClipNetwork(small_backbone(tmp_path), torch.nn.Identity(), 8, 4)
-    network.temporal = small_network_of("xclip", tmp_path).temporal
-    read_masks(network, "official")
-    assert fit_to_protocol(network, chosen) == [] and network.masks == "official"
+    network = XClipNetwork(small_backbone(tmp_path), NetworkConfig("xclip", 8, 4, masks="reference"))
+    assert fit_to_protocol(network, chosen) == [] and network.masks == "reference"
     assert network.head.word_mat_weight2.shape == (12, 12) and network.head.frame_logit_weight.shape == (6, 6)
     assert isinstance(network.head, MultiGrainedHead)
     evaluate(ServedModel(network, build_spec("x", network), torch.device("cpu")), chosen)

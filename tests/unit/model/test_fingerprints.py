@@ -17,8 +17,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.checkpoints.folder import file_key, read_config
-from model.registry import build_network, build_spec, load_model, load_network
+from model.checkpoints.folder import read_config
+from model.checkpoints.official import file_key
+from model.registry import build_network, load_model, load_network
+from model.spec import build_spec
 from tests.unit.model.small import small_config, write_merges
 
 XCLIP: dict[str, Any] = {

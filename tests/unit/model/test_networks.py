@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.checkpoints.folder import config_of, save_checkpoint
+from model.checkpoints.folder import save_checkpoint
 from model.errors import UnknownScorer
-from model.networks import Network
-from model.registry import build_spec, load_model, load_network
-from model.scorers import SCORERS, SHARED_SCORERS
+from model.network import Network
+from model.registry import load_model, load_network
+from model.scorers import SCORERS
 from model.served_model import ServedModel
+from model.shared_scorers import SHARED_SCORERS
+from model.spec import build_spec
 from model.temporal import TemporalKind
 from model.types import HeadKind, TextFeatures, VideoFeatures
 from tests.unit.model.small import small_network_of
@@ -80,13 +82,13 @@ def test_every_scorer_tells_its_parts_and_leaves_padding_out(
 @each_network
 @torch.no_grad()
 def test_a_folder_brings_the_network_back(head: HeadKind, temporal: TemporalKind, tmp_path: Path) -> None:
-    network = small_network_of(head, tmp_path, temporal, masks="official")
+    network = small_network_of(head, tmp_path, temporal, masks="reference")
     save_checkpoint(tmp_path / "saved", network)
     again = load_network(str(tmp_path / "saved"), masks=None)
-    assert type(again) is type(network) and again.masks == "official"
-    assert config_of(again) == config_of(network)
+    assert type(again) is type(network) and again.masks == "reference"
+    assert again.config == network.config
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in again.state_dict().items())
-    assert load_network(str(tmp_path / "saved")).masks == "served"
+    assert load_network(str(tmp_path / "saved")).masks == "masked"
     assert build_spec("a", again).fingerprint == build_spec("a", network).fingerprint
 
 
@@ -128,8 +130,8 @@ def test_the_scorers_of_a_spec_are_the_networks(tmp_path: Path) -> None:
 
 
 def test_official_padding_is_encoded_grey_pictures(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "x", small_network_of("xclip", tmp_path, masks="official"))
-    official = load_model(str(tmp_path / "x"), device="cpu", masks="official")
+    save_checkpoint(tmp_path / "x", small_network_of("xclip", tmp_path, masks="reference"))
+    official = load_model(str(tmp_path / "x"), device="cpu", masks="reference")
     served = load_model(str(tmp_path / "x"), device="cpu")
     network = official.network
     pixels = torch.zeros(1, 1, 3, 32, 32)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.checkpoints.folder import file_key
+from model.checkpoints.official import file_key
 from model.errors import InvalidTraining
 from model.training.optim import (
     MAX_LOGIT_SCALE,

@@ -16,8 +16,9 @@ from model.backbone import build_backbone
 from model.checkpoints.folder import save_checkpoint
 from model.checkpoints.state_file import read_state
 from model.errors import CheckpointMismatch, DeviceUnavailable, UnknownModel, WeightsUnavailable
-from model.registry import build_spec, find_device, load_model, load_network
+from model.registry import find_device, load_model, load_network
 from model.served_model import ServedModel
+from model.spec import build_spec
 from tests.unit.model.small import small_network
 
 

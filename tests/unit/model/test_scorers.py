@@ -13,7 +13,8 @@ from model.errors import UnknownScorer
 from model.installed import SCORERS_OF
 from model.kernels.aosm_reference import Mixing, four_grains
 from model.kernels.mean_max import mean_max_grains
-from model.scorers import SCORERS, SHARED_SCORERS, Parts, choose_scorer, frame_relevance, shared_score
+from model.scorers import SCORERS, choose_scorer
+from model.shared_scorers import SHARED_SCORERS, Parts, frame_relevance, shared_score
 from model.types import ScorerName
 
 T, V, W, F, D = 2, 3, 4, 5, 6
@@ -120,7 +121,7 @@ def test_a_scorer_is_chosen_by_name_or_is_the_first_that_fits_the_query() -> Non
         choose_scorer(scorers, "tight", is_clip=True)
     assert refused.value.hint == "Use one of mean, aosm, or leave it out."
     for unknown in ("clip2video", "", "AOSM"):
-        with pytest.raises(UnknownScorer, match="none that"):
+        with pytest.raises(UnknownScorer, match="doesn't fit"):
             choose_scorer(scorers, unknown, is_clip=False)
 
 

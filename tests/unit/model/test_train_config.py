@@ -47,7 +47,7 @@ def test_the_papers_numbers() -> None:
         found = config.optimiser
         rates = (found.kind, found.learning_rate, found.coef_lr, found.weight_decay, found.warmup, found.max_grad_norm)
         assert rates == ("official", 1e-4, 1e-3, 0.2, 0.1, 1.0), name
-        assert config.run.freeze_layer_num == 0 and config.model.masks == "official"
+        assert config.run.freeze_layer_num == 0 and config.model.masks == "reference"
         is_xclip = name.startswith("xclip")
         assert (config.model.temporal, config.model.temporal_layers) == (
             ("seqTransf", 4) if is_xclip else ("mean", None)
@@ -61,10 +61,10 @@ def test_the_papers_numbers() -> None:
 
 
 def test_a_file_wins_over_its_preset_and_the_command_line_over_both(tmp_path: Path) -> None:
-    file = written(tmp_path, 'preset = "xclip-msvd"\n[run]\nbatch_size = 16\nout = "here"\n[model]\nmasks = "served"\n')
+    file = written(tmp_path, 'preset = "xclip-msvd"\n[run]\nbatch_size = 16\nout = "here"\n[model]\nmasks = "masked"\n')
     config = read_config(file, over={"run": {"out": "there"}})
     assert (config.run.batch_size, config.run.out, config.run.epochs) == (16, "there", 5)
-    assert (config.model.masks, config.model.kind, config.data.dataset) == ("served", "xclip", "msvd")
+    assert (config.model.masks, config.model.kind, config.data.dataset) == ("masked", "xclip", "msvd")
     assert read_config(file, "clip4clip-msvd").model.kind == "clip4clip"
 
 
@@ -107,12 +107,32 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_config(tmp_path / "none.toml")
 
 
+@pytest.mark.parametrize(("former", "present"), [("served", "masked"), ("official", "reference")])
+def test_former_names_are_still_read(former: str, present: str, tmp_path: Path) -> None:
+    file = tmp_path / "old.toml"
+    file.write_text(f'[model]\nmasks = "{former}"\n[model.head]\nis_fine_temporal = true\n[run]\nsteps = 1\n')
+    found = read_config(file)
+    assert (found.model.masks, dict(found.model.head)) == (present, {"fine_grains_use_temporal": True})
+    stored = json.loads(json.dumps(found.as_dict()))
+    stored["model"] |= {"masks": former, "head": {"is_fine_temporal": True}}
+    assert differences(stored, found) == []
+    file.write_text('[model]\nmasks = "none"\n[run]\nsteps = 1\n')
+    with pytest.raises(InvalidTraining, match="one of 'masked', 'reference' is needed"):
+        read_config(file)
+
+
+def test_a_kind_that_is_unknown_is_named_with_those_there_are() -> None:
+    with pytest.raises(InvalidTraining, match="the kind 'clip5clip' is unknown") as refused:
+        config_from(LEAST | {"model": {"kind": "clip5clip"}}, "test")
+    assert refused.value.hint == "There are xclip, clip2video, tight, clip4clip."
+
+
 def test_what_a_run_began_with_is_compared_key_by_key() -> None:
     began = config_from(LEAST | {"model": {"head": {"grains": ["frame_word"]}}}, "test")
     stored = json.loads(json.dumps(began.as_dict()))
     assert differences(stored, began) == []
     moved = replace(began, run=replace(began.run, out="elsewhere", device="cpu", save_every=3, log_every=2, workers=9))
     assert differences(stored, moved) == []
-    changed = replace(moved, run=replace(moved.run, seed=1), model=replace(moved.model, masks="official"))
-    assert differences(stored, changed) == ["model.masks 'served' is now 'official'", "run.seed 42 is now 1"]
+    changed = replace(moved, run=replace(moved.run, seed=1), model=replace(moved.model, masks="reference"))
+    assert differences(stored, changed) == ["model.masks 'masked' is now 'reference'", "run.seed 42 is now 1"]
     assert differences({}, TrainConfig())

@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoints.folder import config_of, save_checkpoint
+from model.checkpoints.folder import save_checkpoint
 from model.datasets.frames import FrameReader
 from model.datasets.records import Clip
 from model.errors import DatasetError, InvalidTraining, ModelError, TrainingDiverged, TrainingError, UnknownModel
-from model.networks import Clip2VideoNetwork, PooledNetwork, TightNetwork, XClipNetwork
+from model.families.clip2video import Clip2VideoNetwork
+from model.families.clip4clip import PooledNetwork
+from model.families.tight import TightNetwork
+from model.families.xclip import XClipNetwork
 from model.registry import load_network
 from model.training.config import ModelPart, TrainConfig, config_from
 from model.training.log import RunLog, read_log
@@ -259,7 +262,7 @@ def test_a_diverging_run_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
         ({"model": {"kind": "clip2video"}, "data": {"num_frames": 17}}, "num_frames is 17"),
         ({"model": {"kind": "tight"}, "data": {"num_frames": 16}}, "num_frames is 16"),
         ({"model": {"kind": "clip2video", "temporal": "seqTransf"}}, "temporal doesn't belong to the kind"),
-        ({"model": {"temporal": "mean", "temporal_layers": 2}}, "temporal_layers is of seqTransf"),
+        ({"model": {"temporal": "mean", "temporal_layers": 2}}, "temporal_layers is for seqTransf"),
         ({"model": {"temporal_heads": 5}}, "don't fit a width of 32"),
         ({"model": {"kind": "clip4clip", "temporal": "TDB"}}, "temporal is 'TDB', which clip4clip can't have"),
         ({"model": {"head": {"grains": ["word"]}}}, "grains are ['word']"),
@@ -301,7 +304,7 @@ def test_the_start_keeps_its_head_or_gets_a_new_one(start: Path) -> None:
     assert torch.equal(longer.head.temporal.lstm.weight_ih_l0, lstm.head.temporal.lstm.weight_ih_l0)
     scratch, told = start_network(ModelPart(str(start), is_random=True), None, None, 1)
     twice, _ = start_network(ModelPart(str(start), is_random=True), None, None, 1)
-    assert "random towers" in told and config_of(scratch) == config_of(kept)
+    assert "random towers" in told and scratch.config == kept.config
     for key, value in scratch.state_dict().items():
         assert torch.equal(value, twice.state_dict()[key]), key
     assert not torch.equal(scratch.backbone.clip.visual.proj, theirs.backbone.clip.visual.proj)
@@ -318,7 +321,7 @@ def test_the_start_keeps_its_head_or_gets_a_new_one(start: Path) -> None:
         ({"kind": "xclip", "head": {"aggregation": "mean_max", "grains": ["frame_word"]}}, XClipNetwork),
     ],
 )
-@pytest.mark.parametrize("masks", ["served", "official"])
+@pytest.mark.parametrize("masks", ["masked", "reference"])
 def test_every_kind_trains_is_saved_and_goes_on(
     start: Path, tmp_path: Path, part: dict[str, Any], kind: type, masks: str
 ) -> None:

@@ -9,20 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.checkpoints.folder import (
-    MIXING_KEYS,
-    CheckpointConfig,
-    TemporalConfig,
-    config_of,
-    config_of_state,
-    load_state,
-    read_config,
-    save_checkpoint,
-)
+from model.checkpoints.folder import read_config, save_checkpoint
+from model.checkpoints.official import config_of_state, load_state
 from model.checkpoints.state_file import read_state
 from model.errors import CheckpointMismatch
+from model.families.xclip import MIXING_KEYS
+from model.network import NetworkConfig
 from model.registry import load_network
-from model.temporal import TemporalKind
+from model.temporal import TemporalConfig, TemporalKind
 from tests.unit.model.small import small_network
 
 KINDS: tuple[TemporalKind, ...] = ("mean", "seqTransf", "seqLSTM")
@@ -33,7 +27,7 @@ def test_a_network_survives_its_folder(kind: TemporalKind, tmp_path: Path) -> No
     network = small_network(tmp_path, kind)
     save_checkpoint(tmp_path / "saved", network)
     again = load_network(str(tmp_path / "saved"))
-    assert config_of(again) == config_of(network)
+    assert again.config == network.config
     assert again.state_dict().keys() == network.state_dict().keys()
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in again.state_dict().items())
     assert again.backbone.tokenize(["red dog"], 8)[2] == (("red", "dog"),)
@@ -90,10 +84,10 @@ def test_leftovers_of_official_files_are_passed_over(tmp_path: Path) -> None:
 def test_an_official_state_dict_tells_its_own_shape(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "t", small_network(tmp_path, "seqTransf", num_words=9, num_frames=5))
     state = read_state(tmp_path / "t" / "model.safetensors")
-    expected = CheckpointConfig({}, 9, 5, TemporalConfig("seqTransf", layers=1), masks="official")
+    expected = NetworkConfig("xclip", 9, 5, TemporalConfig("seqTransf", layers=1), masks="reference")
     assert config_of_state(state, {}, num_words=32, num_frames=12) == expected
     towers = {key: value for key, value in state.items() if key.startswith("clip.")}
-    mean_pooled = CheckpointConfig({}, 32, 12, kind="clip4clip", head=None, masks="official")
+    mean_pooled = NetworkConfig("clip4clip", 32, 12, masks="reference")
     assert config_of_state(towers, {}, num_words=32, num_frames=12) == mean_pooled
 
 
@@ -111,6 +105,20 @@ def test_a_config_that_misstates_is_refused(change: dict[str, object], named: st
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(values | change))
     with pytest.raises(CheckpointMismatch, match=named):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize(("former", "present"), [("served", "masked"), ("official", "reference")])
+def test_former_names_in_a_config_are_still_read(former: str, present: str, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, small_network(tmp_path))
+    values = json.loads((tmp_path / "config.json").read_text())
+    assert values["masks"] == "masked" and values["head"].pop("fine_grains_use_temporal") is False
+    values["head"]["is_fine_temporal"] = True
+    (tmp_path / "config.json").write_text(json.dumps(values | {"masks": former}))
+    config = read_config(tmp_path)
+    assert config.masks == present and config.head.fine_grains_use_temporal is True
+    (tmp_path / "config.json").write_text(json.dumps(values | {"masks": "both"}))
+    with pytest.raises(CheckpointMismatch, match="masks are 'both'; masked or reference is needed"):
         read_config(tmp_path)
 
 

@@ -16,14 +16,14 @@ from model.checkpoints.hugging_face import hf_config
 from model.checkpoints.layouts import from_official
 from model.checkpoints.published import open_clip_weights, read_open_clip, read_published
 from model.errors import CheckpointMismatch, TokenizerUnavailable, UnknownModel, VidgrainError
-from model.networks import MaskReading
+from model.network import MaskReading
 from model.preprocess import Preprocess
 from model.registry import load_model, load_network
 from tests.unit.model.small import small_config, write_merges
 
 PIXELS = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bilinear", "resize_mode": "squash"}
 EXPECTED = Preprocess(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", "squash")
-READINGS: tuple[MaskReading, ...] = ("served", "official")
+READINGS: tuple[MaskReading, ...] = ("masked", "reference")
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -54,7 +54,7 @@ def test_a_folder_of_open_clip_loads_with_its_own_preprocessing(
     """GELU and heads 16 wide, which no shape tells; the config does."""
     backbone = hub_folder(tmp_path / "openai-hub", file)
     network = load_network(str(tmp_path / "openai-hub"), num_frames=3)
-    assert (network.kind, network.num_frames, network.masks) == ("xclip", 3, "served")
+    assert (network.kind, network.num_frames, network.masks) == ("xclip", 3, "masked")
     assert network.backbone.preprocess == EXPECTED and network.backbone.model_cfg == backbone.model_cfg
     assert_same_towers(network.backbone, backbone)
     assert network.backbone.tokenize(["red dog"], 8)[2] == (("red", "dog"),)
@@ -177,7 +177,7 @@ def test_preprocessing_beside_one_of_two_towers_counts(tmp_path: Path) -> None:
 def test_masks_reach_towers_without_a_head(tmp_path: Path) -> None:
     """Read as the papers' code does, padded words count, so the same weights score otherwise."""
     hub_folder(tmp_path)
-    assert load_network(str(tmp_path), masks=None).masks == "served"
+    assert load_network(str(tmp_path), masks=None).masks == "masked"
     scores = []
     for masks in READINGS:
         model = load_model(str(tmp_path), device="cpu", num_frames=3, masks=masks)

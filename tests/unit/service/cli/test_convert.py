@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,19 @@ from open_clip import factory
 from safetensors.torch import load_file, safe_open, save_file
 
 from model.backbone import build_backbone
-from model.checkpoints.export import is_trivial, without_head
-from model.checkpoints.folder import config_of, save_checkpoint
+from model.checkpoints.export import without_head
+from model.checkpoints.folder import save_checkpoint
 from model.checkpoints.hugging_face import hf_config
 from model.errors import CheckpointMismatch, UnknownModel, VidgrainError, WeightsUnavailable
+from model.families import family_of
+from model.families.clip4clip import PooledNetwork
+from model.families.xclip import XClipNetwork
 from model.heads.clip2video import Clip2VideoConfig
 from model.heads.multi_grained import GrainOptions
-from model.heads.tight import TightHead
-from model.networks import Clip2VideoNetwork, Network, PooledNetwork, TightNetwork, XClipNetwork
+from model.heads.tight import TightConfig
+from model.network import Network, NetworkConfig
 from model.registry import load_network
-from model.temporal import TemporalKind, build_temporal
+from model.temporal import TemporalConfig, TemporalKind
 from model.types import HeadKind
 from service.cli.convert import TARGETS, Target, convert
 from service.cli.main import main
@@ -54,17 +58,14 @@ def plain_network(folder: Path, head: HeadKind = "xclip", kind: TemporalKind = "
     """A network that the papers' own code could hold, W = 7 and F = 5; `folder` takes its vocabulary."""
     torch.manual_seed(5)
     backbone = build_backbone(PLAIN, merges=write_merges(folder))
-    temporal = build_temporal(kind, 64, layers=1, num_positions=16)
-    network: Network
-    if head == "clip4clip":
-        network = PooledNetwork(backbone, temporal, 7, 5, masks="official")
-    elif head == "tight":
-        network = TightNetwork(backbone, TightHead(64, layers=1, num_positions=16), 7, 5, masks="official")
-    elif head == "clip2video":
-        config = Clip2VideoConfig(64, num_centres=3, layers=1, num_positions=16, **options)
-        network = Clip2VideoNetwork(backbone, config, 7, 5, masks="official")
-    else:
-        network = XClipNetwork(backbone, temporal, 7, 5, masks="official", options=GrainOptions(**options))
+    heads: dict[HeadKind, Any] = {
+        "tight": TightConfig(layers=1, num_positions=16),
+        "clip2video": Clip2VideoConfig(64, num_centres=3, layers=1, num_positions=16),
+        "xclip": GrainOptions(),
+    }
+    switches = replace(heads[head], **options) if head in heads else None
+    config = NetworkConfig(head, 7, 5, TemporalConfig(kind, layers=1), switches, masks="reference")
+    network = family_of(head)(backbone, config, num_positions=16)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if not name.startswith("backbone."):
@@ -94,7 +95,7 @@ def test_official_files_bring_every_network_back(
     done = convert(saved(tmp_path, network), tmp_path / f"official{ending}")
     assert (done.layout, done.kind, done.num_tensors) == ("official", head, len(network.state_dict()))
     again = load_network(str(tmp_path / f"official{ending}"), masks=None)
-    assert again.kind == head and again.masks == "official" and config_of(again).head == config_of(network).head
+    assert again.kind == head and again.masks == "reference" and again.config.head == network.config.head
     assert_same_weights(again, network)
     convert(str(tmp_path / f"official{ending}"), tmp_path / "ours")
     assert_same_weights(load_network(str(tmp_path / "ours")), network)
@@ -161,7 +162,7 @@ def architecture(tmp_path: Path) -> Iterator[str]:
 def test_with_its_architecture_named_every_layout_loads(
     architecture: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    network = PooledNetwork(build_backbone(architecture), build_temporal("mean", 64), 16, 12)
+    network = PooledNetwork(build_backbone(architecture), NetworkConfig("clip4clip", 16, 12))
     source = saved(tmp_path, network)
     kinds = {"official": "clip4clip", "openai": "xclip", "open_clip": "xclip", "hugging_face": "clip4clip"}
     for to, kind in kinds.items():
@@ -303,7 +304,7 @@ def test_towers_that_the_papers_code_would_misread_are_refused(tmp_path: Path) -
     with pytest.raises(CheckpointMismatch, match="width of 32"):
         convert(saved(tmp_path, small_network_of("xclip", tmp_path)), tmp_path / "o.safetensors")
     narrow = PLAIN | {"text_cfg": PLAIN["text_cfg"] | {"heads": 4}, "quick_gelu": False}
-    odd = PooledNetwork(build_backbone(narrow, merges=write_merges(tmp_path)), build_temporal("mean", 64), 7, 5)
+    odd = PooledNetwork(build_backbone(narrow, merges=write_merges(tmp_path)), NetworkConfig("clip4clip", 7, 5))
     source = saved(tmp_path / "odd", odd)
     with pytest.raises(CheckpointMismatch, match=r"quick_gelu is False and would be True; text_cfg\.heads is 4 .* 2"):
         convert(source, tmp_path / "o.safetensors")
@@ -319,9 +320,9 @@ def test_the_bundled_model_goes_into_a_folder_of_halves(tmp_path: Path) -> None:
 def test_without_its_head_a_model_pools_by_the_mean(tmp_path: Path) -> None:
     network = plain_network(tmp_path)
     bare = without_head(network)
-    assert bare.kind == "clip4clip" and is_trivial(bare) and not is_trivial(network)
-    identity = XClipNetwork(network.backbone, build_temporal("mean", 64), 7, 5)
-    assert is_trivial(identity)
+    assert bare.kind == "clip4clip" and bare.is_towers_only and not network.is_towers_only
+    identity = XClipNetwork(network.backbone, NetworkConfig("xclip", 7, 5))
+    assert identity.is_towers_only
 
 
 def test_what_lies_beside_the_target_stays(tmp_path: Path) -> None:

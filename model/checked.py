@@ -1,6 +1,6 @@
-"""Plain values (of TOML or JSON) -> a frozen dataclass, every key known and every value of its field's kind.
+"""Plain values (from TOML or JSON) -> a frozen dataclass, every key known and every value of its field's kind.
 
-It knows no configuration in particular; messages begin with what the caller says of the place.
+It knows no configuration in particular; messages begin with the place that the caller names.
 """
 
 from __future__ import annotations
@@ -11,30 +11,37 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from model.errors import InvalidTraining
-
 Part = TypeVar("Part")
+
+
+class BadValue(ValueError):
+    """A key or value that a configuration can't have. Its reader translates it into an error of its own."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
 
 
 def checked(kind: type[Part], values: Any, where: str, *, leave_out: frozenset[str] = frozenset(), **own: Any) -> Part:
     """A dataclass from values. leave_out: fields that values may not set; own: what the caller sets.
 
-    Raises: InvalidTraining naming the place, the key, and what would be right.
+    Raises: BadValue naming the place, the key, and what would be right.
     """
     if not isinstance(values, Mapping):
-        raise InvalidTraining(f"{where} is {values!r}; a table is needed.")
+        raise BadValue(f"{where} is {values!r}; a table is needed.")
     hints = get_type_hints(kind)
     names = [item.name for item in fields(kind) if item.name not in leave_out]  # type: ignore[arg-type]
     for key in values:
         if key not in names:
-            raise InvalidTraining(f"{where} has no key {key!r}.", f"It has {', '.join(names) or 'none'}.")
+            raise BadValue(f"{where} has no key {key!r}.", f"It has {', '.join(names) or 'none'}.")
     return kind(**{key: _fitted(value, hints[key], f"{where} {key}") for key, value in values.items()}, **own)
 
 
 def check_at_least(value: float | None, least: float, where: str) -> None:
-    """Raises: InvalidTraining if the value is there and below the least."""
+    """Raises: BadValue if the value is there and below the least."""
     if value is not None and not value >= least:
-        raise InvalidTraining(f"{where} is {value}; at least {least} is needed.")
+        raise BadValue(f"{where} is {value}; at least {least} is needed.")
 
 
 def _fitted(value: Any, hint: Any, where: str) -> Any:
@@ -52,11 +59,11 @@ def _fitted(value: Any, hint: Any, where: str) -> Any:
             return dict(value)
         if option in (str, int, bool) and type(value) is option:
             return value
-    raise InvalidTraining(f"{where} is {value!r}; {' or '.join(_named(option) for option in options)} is needed.")
+    raise BadValue(f"{where} is {value!r}; {' or '.join(_named(option) for option in options)} is needed.")
 
 
 def _options(hint: Any) -> list[Any]:
-    """What a hint allows, None left out: an absent key says that."""
+    """What a hint allows but None, which an absent key means."""
     is_union = get_origin(hint) in (Union, types.UnionType)
     return [option for option in get_args(hint) if option is not type(None)] if is_union else [hint]
 
