@@ -14,8 +14,10 @@ from pathlib import Path
 
 
 class FolderLock:
-    """One holder at a time among the threads of all processes that lock the same folder, which must be there. The
-    kernel ends the hold of a process that dies. Not re-entrant."""
+    """One holder at a time among the threads of all processes that lock the same folder, which must be there.
+
+    The kernel releases the lock of a process that dies. Not re-entrant.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

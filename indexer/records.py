@@ -1,7 +1,7 @@
-"""What the index speaks of: videos, segments, jobs, search options and answers. Data only.
+"""What the index deals in: videos, segments, jobs, search options and answers. Data only.
 
 A video (a file added) is cut into segments (stretches with F frame slots each); a moment is what a person is shown.
-Times are seconds as floats: of a video from its first frame, of the world as UTC epoch seconds.
+Times are seconds as floats: inside a video from its first frame, else UTC epoch seconds.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ RecallMode = Literal["ann", "exact"]
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """What `probe` finds. width and height in pixels as displayed (rotation applied); rotation_deg clockwise, of
-    {0, 90, 180, 270}."""
+    """What probing a file finds."""
 
     duration_s: float
     fps: float
     width: int
+    """Pixels as displayed: rotation is applied."""
     height: int
+    """Pixels as displayed."""
     rotation_deg: int
+    """Clockwise: 0, 90, 180 or 270."""
     codec: str
     container: str
     has_audio: bool
@@ -56,18 +58,21 @@ class SegmentPlan:
 
 @dataclass(frozen=True, slots=True)
 class SegmentFeatures:
-    """A segment ready to be stored: times_s (n,) of its n <= F real frames, pooled (P,), frames (n, D) float16."""
+    """A segment ready to be stored."""
 
     start_s: float
     end_s: float
     times_s: tuple[float, ...]
+    """Of its n <= F real frames."""
     pooled: NDArray[np.float16]
+    """(P,)"""
     frames: NDArray[np.float16]
+    """(n, D)"""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSegment:
-    """A segment as the catalogue gives it back."""
+    """A segment as it is stored."""
 
     id: int
     video_id: str
@@ -77,13 +82,15 @@ class StoredSegment:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A file added. `media` is None until it was probed. `error_*` say why status is "failed"."""
+    """A file that was added."""
 
     id: str
     sha256: str
     title: str
     path: Path
+    """Absolute."""
     is_managed: bool
+    """Whether the file lies in the data folder and goes with the video."""
     size_bytes: int
     metadata: Mapping[str, Any]
     status: VideoStatus
@@ -91,8 +98,11 @@ class Video:
     indexed_at: float | None
     num_segments: int
     media: MediaInfo | None
+    """None until the file was probed."""
     mtime_ns: int | None = None
+    """The file's time of change when its content was hashed; None where it can't be relied on."""
     error_code: str | None = None
+    """Why status is "failed"."""
     error_message: str | None = None
 
     @property
@@ -118,7 +128,7 @@ class VideoChange:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A durable unit of indexing. progress in segments; lease_expires_at of a running job."""
+    """A durable unit of indexing."""
 
     id: str
     kind: Literal["index_video"]
@@ -126,7 +136,9 @@ class Job:
     status: JobStatus
     stage: JobStage
     progress_done: int
+    """In segments."""
     progress_total: int
+    """In segments; 0 until the video was probed."""
     attempt: int
     max_attempts: int
     created_at: float
@@ -136,6 +148,7 @@ class Job:
     error_message: str | None
     owner: str | None = None
     lease_expires_at: float | None = None
+    """For a running job: when another worker may take it."""
     is_cancel_requested: bool = False
 
 
@@ -152,50 +165,64 @@ class AddResult:
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """How to search. candidates: segments taken from each recall channel to be reranked. `filter` as in filters.py.
-    scorer: by name, one of the model's (model/scorers.py); None takes its default."""
+    """How to search."""
 
     top_k: int = 10
+    """At most so many videos."""
     moments_per_video: int = 3
     recall: RecallMode = "ann"
     candidates: int = 200
+    """Segments that each recall channel gives to be reranked."""
     filter: Mapping[str, Any] | None = None
+    """As in catalogue/filters.py."""
     video_ids: tuple[str, ...] | None = None
+    """Only these videos; None for all."""
     include_self: bool = False
+    """Whether a stored video that is searched with may be found itself."""
     scorer: str | None = None
+    """One of the model's (model/scorers.py); None for its default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A stretch to show. best_s is the time of the frame that supports the query most."""
+    """A stretch to show to a person."""
 
     start_s: float
     end_s: float
     best_s: float
+    """The time of the frame that supports the query most."""
     score: float
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A video found. score of its best segment; grains: the parts of that score, as the scorer names them; recall_rank
-    (from 1) of the first of its segments in recall."""
+    """A video that was found."""
 
     rank: int
+    """From 1."""
     video: Video
     score: float
+    """The mean over the query's rows of its best segment; for a sentence, that of its best segment."""
     recall_rank: int | None
+    """Where recall had the first of its segments, from 1; None in exact search."""
     grains: Mapping[str, float]
+    """The parts of the score, by the scorer's names."""
     moments: tuple[Moment, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """effective: scorer, recall, candidates, model, fingerprint, device, generation. timings_ms: encode, recall,
-    rerank, hydrate, total."""
+    """What a search found, and how."""
 
     hits: tuple[Hit, ...]
+    """Best first."""
     total_indexed: int
+    """Videos that can be found."""
     num_candidates: int
+    """Segments that were scored in full."""
     effective: Mapping[str, Any]
+    """What was done: scorer, recall, candidates, model, fingerprint, device, generation."""
     timings_ms: Mapping[str, float]
+    """encode, recall, rerank, hydrate, total."""
     warnings: tuple[tuple[str, str], ...] = field(default=())
+    """(code, message)"""

@@ -4,7 +4,7 @@ Letters: Q query rows (1 of a text, the segments of a clip), C candidate segment
 A query is the same here whether it was a text or a clip. It knows the waist of the model, the vectors and the
 catalogue; it knows no file and no HTTP.
 
-Score of a video: the mean over the query's rows of the best of its candidate segments. Of a text or a short clip that
+A video's score is the mean over the query's rows of its best candidate segment. For a text or a short clip that
 is its best segment's score; a clip of several segments wants every part of itself found, in any order.
 """
 
@@ -94,24 +94,24 @@ def search(
     """
     scorer = check_options(options, model.spec, is_clip=isinstance(query, VideoFeatures))
     clock = _Clock(encode_ms)
-    said: Warnings = list(warnings)
+    warned: Warnings = list(warnings)
     generation = vectors.generation
     vectors_Q = _recall_vectors(query, model)
     allowed = _allowed(vectors, catalogue, options, without_video_id)
     whole_Q = _whole(query) if model.spec.has_frame_recall else None
     candidates = _candidates(vectors_Q, whole_Q, vectors, options, allowed)
     clock.lap("recall")
-    scored = _rerank(query, model, scorer, vectors, candidates, said)
+    scored = _rerank(query, model, scorer, vectors, candidates, warned)
     ranked = _rank(scored, vectors, options.top_k + SPARE_VIDEOS)
     clock.lap("rerank")
     videos = catalogue.live_videos([video.video_id for video in ranked]) if ranked else {}
     hits = _hits(ranked, scored, videos, candidates.has_ranks, options)
     if len(videos) < len(ranked) and catalogue.last_seq() == generation:  # else they were removed while we searched
-        said.append(
+        warned.append(
             ("videos_missing", f"{len(ranked) - len(videos)} indexed videos have no row: the catalogue is damaged.")
         )
     clock.lap("hydrate")
-    said += _warnings(vectors, candidates, allowed, len(hits), options)
+    warned += _warnings(vectors, candidates, allowed, len(hits), options)
     return SearchAnswer(
         hits=hits,
         total_indexed=vectors.num_videos,
@@ -126,7 +126,7 @@ def search(
             "generation": generation,
         },
         timings_ms=clock.timings_ms(),
-        warnings=tuple(said),
+        warnings=tuple(warned),
     )
 
 
@@ -140,7 +140,7 @@ def check_options(options: SearchOptions, spec: ModelSpec, *, is_clip: bool) -> 
         if value < least:
             raise InvalidQuery(f"{name} is {value}.", f"It must be at least {least}.")
     if options.recall not in ("ann", "exact"):
-        raise InvalidQuery(f"The recall mode {options.recall!r} is none we know.", "Use 'ann' or 'exact'.")
+        raise InvalidQuery(f"The recall mode {options.recall!r} is unknown.", "Use 'ann' or 'exact'.")
     return choose_scorer(spec.scorers, options.scorer, is_clip=is_clip)
 
 
@@ -213,7 +213,7 @@ def _rerank(
     scorer: ScorerName,
     vectors: VectorIndex,
     candidates: _Candidates,
-    said: Warnings,
+    warned: Warnings,
 ) -> _Scored:
     """Score the candidates in blocks. Left out: segments removed meanwhile, and those whose score isn't finite."""
     size = _block_size(query, scorer, model.spec.num_frames)
@@ -236,7 +236,7 @@ def _rerank(
     num_bad = int((~is_sound).sum())
     if num_bad == len(is_sound):
         raise ModelError(f"The model {model.spec.name!r} gave scores that aren't finite for all {num_bad} candidates.")
-    said.append(("segments_unscorable", f"{num_bad} segments were left out: their scores aren't finite numbers."))
+    warned.append(("segments_unscorable", f"{num_bad} segments were left out: their scores aren't finite numbers."))
     return _Scored(
         scored.table.take(is_sound),
         scored.recall_ranks[is_sound],
@@ -336,26 +336,26 @@ def _hit(rank: int, found: _Ranked, video: Video, scored: _Scored, has_ranks: bo
 def _warnings(
     vectors: VectorIndex, candidates: _Candidates, allowed: Ids | None, num_hits: int, options: SearchOptions
 ) -> Warnings:
-    said: Warnings = []
+    warned: Warnings = []
     if vectors.unreadable:
         names = ", ".join(sorted(vectors.unreadable)[:5])
-        said.append(("videos_unreadable", f"{len(vectors.unreadable)} videos have damaged features: {names}."))
+        warned.append(("videos_unreadable", f"{len(vectors.unreadable)} videos have damaged features: {names}."))
     if vectors.num_lost:
-        said.append(("segments_lost", f"{vectors.num_lost} stored segments have no video: the catalogue is damaged."))
+        warned.append(("segments_lost", f"{vectors.num_lost} stored segments have no video: the catalogue is damaged."))
     if not vectors.num_segments:
-        said.append(("index_empty", "Nothing is indexed yet."))
+        warned.append(("index_empty", "Nothing is indexed yet."))
     elif allowed is not None and not len(allowed):
-        said.append(("nothing_allowed", "No indexed video passes the filter."))
+        warned.append(("nothing_allowed", "No indexed video passes the filter."))
     num_allowed = vectors.num_segments if allowed is None else len(allowed)
     if num_hits < options.top_k and len(candidates.segment_ids) < num_allowed:
-        said.append(
+        warned.append(
             (
                 "candidates_few",
                 f"The {len(candidates.segment_ids)} candidates of {num_allowed} segments belong to {num_hits} videos, "
                 f"fewer than top_k {options.top_k}: ask for more candidates, or for exact recall.",
             )
         )
-    return said
+    return warned
 
 
 class _Clock:

@@ -2,7 +2,7 @@
 
 An uploaded file is moved to media/<sha256><suffix>, then its row is written; a removal deletes the row, then the file.
 A process that is killed in between would leave a file without a row. So a marker of the same name stands in
-media/.pending meanwhile, and `sweep` decides by the catalogue what becomes of a file whose marker was left. A file
+DATA/pending meanwhile, and `sweep` decides by the catalogue what becomes of a file whose marker was left. A file
 without row or marker is never deleted: the catalogue may have been restored from a backup.
 
 Paths outside of media/ are read, never written or deleted. It knows the catalogue, no video format and no HTTP.
@@ -35,7 +35,7 @@ log = logging.getLogger("vidgrain.storage")
 CATALOGUE_FILE = "catalogue.sqlite"
 MEDIA_FOLDER = "media"
 INCOMING_FOLDER = "incoming"
-PENDING_FOLDER = ".pending"
+PENDING_FOLDER = "pending"
 
 GONE_HINT = "Put it back, or remove the video and add it from where it is."
 
@@ -84,7 +84,7 @@ class Storage:
     def __init__(self, folder: Path, database: Database) -> None:
         """folder: the data folder, which must be there."""
         self._media = folder / MEDIA_FOLDER
-        self._pending = self._media / PENDING_FOLDER
+        self._pending = folder / PENDING_FOLDER
         self._incoming = folder / INCOMING_FOLDER
         self._database = database
         self._lock = FolderLock(folder)
@@ -98,8 +98,8 @@ class Storage:
         return self._incoming
 
     def size_bytes(self) -> int:
-        """Of all managed files together."""
-        return total_bytes(path for path in self._media.glob("*") if path.name != PENDING_FOLDER)
+        """The size of all managed files together."""
+        return total_bytes(self._media.glob("*"))
 
     def adopt(
         self,
@@ -201,7 +201,7 @@ class Storage:
 
     def _is_ours(self, path: Path) -> bool:
         """Whether a path names a file right in media/: nothing else is ever deleted, whatever the catalogue says."""
-        return path.parent == self._media and path.name not in ("", ".", "..", PENDING_FOLDER)
+        return path.parent == self._media and path.name not in ("", ".", "..")
 
     @contextmanager
     def _undecided(self, place: Path) -> Iterator[None]:

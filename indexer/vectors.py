@@ -48,25 +48,30 @@ class Feed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """segment_ids (Q, K) int64, best first, -1 where there are fewer than K; scores (Q, K) float32, -inf there."""
+    """What recall found for Q queries."""
 
     segment_ids: Ids
+    """(Q, K) int64, best first; -1 where there are fewer than K."""
     scores: NDArray[np.float32]
+    """(Q, K) float32; -inf where there are fewer than K."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentTable:
-    """What each row is: segment_ids (N,), video_codes (N,), start_s and end_s (N,), num_frames (N,), times_s (N, F).
-
-    A video code is this process's short number of a video, see VectorIndex.video_id. Slots past num_frames hold 0 s.
-    """
+    """What each of N rows is."""
 
     segment_ids: Ids
+    """(N,)"""
     video_codes: Ids
+    """(N,) this process's short number for a video, see VectorIndex.video_id."""
     start_s: NDArray[np.float64]
+    """(N,)"""
     end_s: NDArray[np.float64]
+    """(N,)"""
     num_frames: Ids
+    """(N,)"""
     times_s: NDArray[np.float64]
+    """(N, F); slots past num_frames hold 0 s."""
 
     def take(self, rows: NDArray[Any]) -> SegmentTable:
         """Some of the rows, by number or by bool mask."""
@@ -87,12 +92,15 @@ class SegmentTable:
 
 @dataclass(frozen=True, slots=True)
 class SegmentBlock:
-    """Copies of some segments' features: pooled (N, P) and frames (N, F, D) float16, mask (N, F), and their table."""
+    """Copies of the features of N segments."""
 
     table: SegmentTable
     pooled: NDArray[np.float16]
+    """(N, P)"""
     frames: NDArray[np.float16]
+    """(N, F, D)"""
     mask: NDArray[np.bool_]
+    """(N, F), True = real"""
 
 
 class VectorIndex:
@@ -133,7 +141,7 @@ class VectorIndex:
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Videos left out because the catalogue can't read them: id -> why."""
+        """Videos left out because their features can't be read: id -> why."""
         return dict(self._unreadable)
 
     @property
@@ -242,7 +250,7 @@ class VectorIndex:
         return num_missing
 
     def _replace(self, video_ids: Sequence[str], segments: Sequence[StoredSegment], seq: int) -> None:
-        """Take the videos' old segments out and the new ones in, as one step for who searches."""
+        """Take the videos' old segments out and the new ones in; searches see both or neither."""
         new, pooled, frames = self._stage(segments)
         codes = np.array([self.video_code(video_id) for video_id in video_ids], dtype=np.int64)
         gone = np.isin(self._table.video_codes, codes)

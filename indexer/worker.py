@@ -1,7 +1,7 @@
 """The worker: takes jobs one by one, holds their leases, publishes features. Knows no decoder, no SQL and no vectors.
 
-A job is held by a lease that a thread renews; whoever loses it drops the work, for the catalogue takes only the
-holder's word. Errors of the media are final, all others are tried again with growing pauses.
+A job is held by a lease that a thread renews. A worker that loses it drops the work, for the catalogue accepts results
+from the holder only. Media errors are final; all others are tried again with growing pauses.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ log = logging.getLogger("vidgrain.worker")
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """lease_s: after this silence another worker may take the job. heartbeat_s: how often the lease is renewed, well
-    below it. poll_s: pause between looks at an empty queue."""
+    """How a worker holds jobs."""
 
     lease_s: float = 15.0
+    """After this silence another worker may take the job."""
     heartbeat_s: float = 3.0
+    """How often the lease is renewed; well below lease_s."""
     poll_s: float = 0.5
+    """Pause between looks at an empty queue."""
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
 
 
@@ -83,7 +85,7 @@ class Worker:
         log.info("worker_stopped", extra={"owner": self.owner})
 
     def run_once(self, stop: threading.Event | None = None) -> Job | None:
-        """Take one job and end it somehow; gives the job as it then stands, or None if none was due.
+        """Take one job and bring it to an end; returns the job as it then is, or None if none was due.
 
         Raises: CatalogueBusy, StorageFull, CatalogueUnreadable; a job in hand is taken up again once its lease is over.
         """
@@ -91,14 +93,14 @@ class Worker:
         if job is None:
             return None
         started = time.monotonic()
-        self._tell("job_claimed", job)
+        self._log("job_claimed", job)
         try:
             self._work(job, stop or threading.Event())
         except JobLost as error:
-            self._tell("job_lost", job, error_message=str(error))
+            self._log("job_lost", job, error_message=str(error))
         with self._database.read() as tx:
             after = jobs.get_job(tx, job.id)
-        self._tell("job_left", after, took_ms=round(1000 * (time.monotonic() - started)))
+        self._log("job_left", after, took_ms=round(1000 * (time.monotonic() - started)))
         return after
 
     def _claim(self) -> Job | None:
@@ -113,20 +115,20 @@ class Worker:
             with self._lease(job, stop) as lease:
                 with self._database.read() as tx:
                     video = videos.get(tx, job.video_id)
-                indexed = index_video(video, self._sandbox, self._model, self._config.pipeline, lease.tell)
+                indexed = index_video(video, self._sandbox, self._model, self._config.pipeline, lease.report)
                 with self._database.write() as tx:
                     jobs.publish(tx, job, indexed.media, indexed.segments, self._model.spec.fingerprint)
-            self._tell("job_succeeded", job, num_segments=len(indexed.segments))
+            self._log("job_succeeded", job, num_segments=len(indexed.segments))
             if self._on_published is not None:
                 self._on_published()
         except _CancelRequested:
             with self._database.write() as tx:
                 jobs.end_cancelled(tx, job)
-            self._tell("job_cancelled", job)
+            self._log("job_cancelled", job)
         except (_StopRequested, SandboxClosed, KeyboardInterrupt, SystemExit) as reason:
             with self._database.write() as tx:
                 jobs.release(tx, job)
-            self._tell("job_released", job)
+            self._log("job_released", job)
             if isinstance(reason, KeyboardInterrupt | SystemExit):
                 raise
         except (JobLost, CatalogueBusy):
@@ -142,7 +144,7 @@ class Worker:
     def _fail(self, job: Job, error_code: str, error_message: str, retry: bool) -> None:
         with self._database.write() as tx:
             jobs.fail(tx, job, error_code, error_message, retry)
-        self._tell("job_failed", job, error_code=error_code, error_message=error_message)
+        self._log("job_failed", job, error_code=error_code, error_message=error_message)
 
     @contextmanager
     def _lease(self, job: Job, stop: threading.Event) -> Iterator[_Lease]:
@@ -154,7 +156,7 @@ class Worker:
         finally:
             lease.end()
 
-    def _tell(self, event: str, job: Job, **more: object) -> None:
+    def _log(self, event: str, job: Job, **more: object) -> None:
         log.info(event, extra=_about(job) | more)
 
 
@@ -167,7 +169,7 @@ class _StopRequested(Exception):
 
 
 class _Lease:
-    """Renews a job's lease in a thread and whenever there is progress; tells the work when to stop."""
+    """Renews a job's lease in a thread and whenever there is progress; stops the work when it should end."""
 
     def __init__(self, database: Database, job: Job, config: WorkerConfig, stop: threading.Event) -> None:
         self._database = database
@@ -186,7 +188,7 @@ class _Lease:
         self._is_over.set()
         self._thread.join()
 
-    def tell(self, stage: JobStage, done: int, total: int) -> None:
+    def report(self, stage: JobStage, done: int, total: int) -> None:
         """Between two steps of the work. Raises: JobLost, _CancelRequested, _StopRequested."""
         self._progress = stage, done, total
         if self._lost is not None:

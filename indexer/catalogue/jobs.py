@@ -1,6 +1,6 @@
-"""Jobs in the catalogue: queued, claimed under a lease, told of progress, ended. Takes an open transaction.
+"""Jobs in the catalogue: queued, claimed under a lease, renewed, ended. Every function takes an open transaction.
 
-A worker's word counts only while the row is running with its owner and its attempt; the rules are in job_rules.py.
+A worker is heard only while the row is running with its owner and its attempt; the rules are in job_rules.py.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def has_claimable(tx: Transaction) -> bool:
 
 
 def claim(tx: Transaction, owner: str, lease_s: float) -> Job | None:
-    """The oldest job that is due, or whose worker went silent, now running under `owner`; None if there is none.
+    """The oldest job that is due, or whose worker fell silent, now running under `owner`; None if there is none.
 
     On the way, jobs whose attempts are used up are ended.
     """
@@ -132,7 +132,7 @@ def _open_rows(tx: Transaction) -> list[Row]:
 
 
 def heartbeat(tx: Transaction, job: Job, lease_s: float, stage: JobStage, done: int, total: int) -> Job:
-    """Renew the lease and tell the progress. Raises: JobLost."""
+    """Renew the lease and store the progress; the answer shows a cancel request. Raises: JobLost."""
     require_owned(tx, job)
     tx.change(
         "UPDATE jobs SET lease_expires_at = ?, stage = ?, progress_done = ?, progress_total = ? WHERE id = ?",
@@ -210,7 +210,7 @@ def cancel(tx: Transaction, job_id: str) -> Job:
 
 
 def retry(tx: Transaction, job_id: str) -> Job:
-    """Queue a failed or cancelled job anew with as many attempts as it had. Raises: NotFound, JobConflict."""
+    """Queue a failed or cancelled job again with as many attempts as it had. Raises: NotFound, JobConflict."""
     job = get_job(tx, job_id)
     if job.status not in ("failed", "cancelled"):
         raise JobConflict(f"Can't retry job {job.id}: it is {job.status}.")

@@ -50,7 +50,7 @@ class Shelf:
 
     def pending(self) -> list[str]:
         """Markers that are left."""
-        return [path.name for path in (self.folder / "media" / ".pending").glob("*")]
+        return [path.name for path in (self.folder / "pending").glob("*")]
 
 
 @pytest.fixture
