@@ -1,9 +1,9 @@
-"""From how much each frame supports a query to the stretches a person is shown.
+"""From how much each frame supports a query to the stretches that are shown to a person.
 
-Letters: V segments of one video, F frame slots, N frames that are there.
+Letters: V segments of one video, F frame slots, N real frames.
 Every frame stands for a cell of time, from halfway to the frame before it to halfway to the next, within its segment.
-A moment is a run of touching cells above half height: halfway from the video's own background to its best frame. So
-moments never overlap, and a video that supports the query all along is one moment.
+A moment is a run of adjacent cells above half height: halfway from the video's own background to its best frame. So
+moments never overlap, and a video that supports the query throughout is one moment.
 It knows arrays of one video; it knows no model, no index and no file.
 """
 
@@ -30,8 +30,8 @@ def find_moments(
     """The best stretches of one video, best first; on a tie the earlier one.
 
     Shapes:  start_s, end_s (V,) of its segments; times_s (V, F); relevance (V, F), not finite where there is no frame.
-    Returns: at most `limit` moments; score is the relevance of the best frame. Segments that are not given (they were
-             no candidates) end a moment.
+    Returns: at most `limit` moments; score is the relevance of the best frame. A segment that is not given (it was not
+             a candidate) ends a moment.
     """
     if limit <= 0:
         return ()
@@ -61,7 +61,7 @@ def _cells(
 ) -> NDArray[np.float64]:
     """(N, 4) in order of time: the start and the end of each frame's cell, the frame's own time, its relevance.
 
-    The frame shown at a segment's start may have begun before it: its time is drawn into the segment.
+    The frame shown at a segment's start may have begun before it: its time is clipped to the segment.
     """
     rows: list[NDArray[np.float64]] = []
     for v in np.argsort(start_s, kind="stable"):

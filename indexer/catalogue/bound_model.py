@@ -32,9 +32,10 @@ def bind(tx: Transaction, spec: ModelSpec) -> None:
         tx.change("INSERT INTO state (key, value) VALUES ('model', ?)", json.dumps(asdict(spec)))
     elif known.fingerprint != spec.fingerprint:
         raise ModelMismatch(
-            f"The data in {tx.folder} were made by the model {known.name} ({known.fingerprint[:12]}), "
+            f"The data were made by the model {known.name} ({known.fingerprint[:12]}), "
             f"not by {spec.name} ({spec.fingerprint[:12]}).",
             f"Start with the model {known.name}, or choose another data folder for {spec.name}.",
+            path=tx.folder,
         )
 
 

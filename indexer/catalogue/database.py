@@ -108,8 +108,9 @@ class Database:
         if self._identity is None or _identity(self._path) == self._identity:
             return
         raise CatalogueUnreadable(
-            f"{self._path} was deleted or replaced while it was in use.",
+            "The catalogue was deleted or replaced while it was in use.",
             "Put the data folder back, or restart Vidgrain to use what is there now.",
+            path=self._path,
         )
 
     def _take(self) -> sqlite3.Connection:
@@ -200,22 +201,30 @@ class Database:
             kind = StorageFull
         if kind is StorageFull:
             return StorageFull(
-                f"No room left on the disk of {self._path}.", "Free some space; nothing accepted before is lost."
+                "No room left on the catalogue's disk.",
+                "Free some space; nothing accepted before is lost.",
+                path=self._path,
             )
         if kind is CatalogueBusy:
             return CatalogueBusy(
-                f"Another process has held {self._path} for over {self._busy_timeout_s:g} s.", "Try again."
+                f"Another process has held the catalogue for over {self._busy_timeout_s:g} s.",
+                "Try again.",
+                path=self._path,
             )
         if kind is CatalogueUnreadable and code in DAMAGED:
             return CatalogueUnreadable(
-                f"{self._path} is damaged ({error}).", "Restore it from a backup, or index into another data folder."
+                f"The catalogue is damaged ({error}).",
+                "Restore it from a backup, or index into another data folder.",
+                path=self._path,
             )
         if kind is CatalogueUnreadable:
             return CatalogueUnreadable(
-                f"{self._path} can't be opened or written ({error}).",
+                f"The catalogue can't be opened or written ({error}).",
                 "Check that it is there and that its folder may be written.",
+                path=self._path,
             )
-        return IndexerError(f"The catalogue {self._path} refused a request ({type(error).__name__}: {error}).")
+        text = f"The catalogue refused a request ({type(error).__name__}: {error})."
+        return IndexerError(text, path=self._path)
 
     def _is_disk_full(self) -> bool:
         try:

@@ -78,8 +78,9 @@ def upgrade(
     """
     if version > LATEST:
         raise CatalogueUnreadable(
-            f"{path} has the format {version}; this program knows the formats up to {LATEST}.",
+            f"The catalogue has the format {version}; this program knows the formats up to {LATEST}.",
             "Use the newer version of Vidgrain that made it, or another data folder.",
+            path=path,
         )
     with FolderLock(path.parent).holding():
         with write() as tx:
@@ -102,7 +103,7 @@ def drop_copies(path: Path) -> None:
 
 def _create(tx: Transaction, path: Path) -> None:
     if tx.row("SELECT 1 FROM sqlite_master"):
-        raise CatalogueUnreadable(f"{path} is an SQLite file, but not a catalogue of Vidgrain.")
+        raise CatalogueUnreadable("This is an SQLite file, but not a catalogue of Vidgrain.", path=path)
     version = 0
     while version < LATEST:
         version = _step(tx, version)
@@ -122,8 +123,9 @@ def _keep_copy(path: Path, version: int, copy_to: Callable[[Path], None]) -> Non
     free_bytes = shutil.disk_usage(path.parent).free
     if free_bytes < needed_bytes:
         raise StorageFull(
-            f"To upgrade {path}, {needed_bytes:,} bytes must be free on its disk; there are {free_bytes:,}.",
+            f"To upgrade the catalogue, {needed_bytes:,} bytes must be free on its disk; there are {free_bytes:,}.",
             "Free some space and start again; nothing was changed.",
+            path=path,
         )
     copy = path.with_name(f"{path.name}.format-{version}")
     partial = copy.with_name(f"{copy.name}.part")

@@ -5,7 +5,7 @@ the time it is shown, so that neither a container's rounding of times nor a drif
 of a video of f frames/s at (i + 0.5) / f, the k-th of 5 frames a second at (k + 0.5) / 5, which is where FFmpeg's own
 `-r 5` changes over.
 
-It knows no catalogue and no dataset's table.
+It knows no catalogue and no dataset's annotations.
 """
 
 from __future__ import annotations

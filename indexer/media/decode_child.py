@@ -1,8 +1,8 @@
 """The decode child's program: `python -m indexer.media.decode_child MEMORY_BYTES ALARM_S`, started by sandbox.py only.
 
-It reads one JSON request a line on stdin and answers with one JSON line and, after it, `num_bytes` raw bytes. Before it
-loads a decoder it takes a memory limit, gives up writing files and dumping cores, and arranges its own end: when stdin
-closes (the parent is gone or done with it), or when a request outlives its alarm although the parent did not kill it.
+It reads one JSON request per line from stdin and answers with one JSON line, followed by `num_bytes` raw bytes. Before
+it loads a decoder it sets its memory limit, gives up writing files and dumping cores, and arranges its own end: when
+stdin closes (the parent is gone, or done with it), or when a request outlasts its alarm and the parent did not kill it.
 
 It never imports torch, and knows no catalogue.
 """
@@ -23,7 +23,7 @@ from typing import Any
 NOTHING = memoryview(b"")
 
 EXIT_MEMORY = 77
-"""The exit status that says: out of the memory limit."""
+"""The exit status after passing the memory limit."""
 
 
 def main(argv: list[str]) -> int:
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     memory_bytes, alarm_s = int(argv[0]), float(argv[1])
     _limit(memory_bytes)
     answers = os.dup(1)
-    os.dup2(2, 1)  # whatever a library prints must not end up between the answers
+    os.dup2(2, 1)  # what a library prints must not end up between the answers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         from indexer.media import reading as media  # only now: the limits hold for the decoders' libraries as well
@@ -82,9 +82,9 @@ def _limit(memory_bytes: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """The pipe of stdin hangs up when the parent ends, however it ends; also in the middle of a request.
+    """Exit when stdin hangs up, which it does however the parent ends, also in the middle of a request.
 
-    PR_SET_PDEATHSIG would fire already when the thread that started this process ends, so it isn't used.
+    PR_SET_PDEATHSIG isn't used: it fires as soon as the thread that started this process ends.
     """
     poll = select.poll()
     poll.register(0, 0)

@@ -1,4 +1,4 @@
-"""Makes a decoded frame what a person sees: sRGB pixels, turned upright as the file's display matrix says.
+"""Turns a decoded frame into what a person sees: sRGB pixels, upright as the file's display matrix asks.
 
 It takes frames as the decoder's door (pyav.py) gives them and imports no decoder itself.
 """

@@ -1,7 +1,7 @@
-"""The pictures made so far, as files: one folder per video, and no more of them than a bound.
+"""The thumbnails made so far, as files: one folder per video, each with a limited number of them.
 
-They can be made again at any time, so those that were not asked for longest give way to new ones: whoever asks for
-every millisecond of every video does not fill the disk. It knows no video and no decoder.
+They can be made again at any time, so the least recently used give way to new ones: requests for every millisecond of
+every video do not fill the disk. It knows no video and no decoder.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Write pictures as a video file: what the demo's clips and cut-out queries are made with.
+"""Write pictures as a video file: the demo's clips, and queries cut out of a video.
 
-It knows arrays and a path; reading.py reads.
+It knows arrays and a path; files are read by reading.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from indexer.errors import BackendMissing
 
 CODECS = ("libx264", "mpeg4")
-"""Encoders in the order of preference; the second is in every build of FFmpeg."""
+"""Encoders in order of preference; every build of FFmpeg has the second."""
 QUALITY = {"libx264": {"crf": "20", "preset": "veryfast"}, "mpeg4": {"qscale": "4"}}
 
 

@@ -33,7 +33,5 @@ def made_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidSettings(
-            f"The folder {str(folder)!r} can't be made: {error.strerror}.", "Name another."
-        ) from error
+        raise InvalidSettings(f"The folder can't be made: {error.strerror}.", "Name another.", path=folder) from error
     return folder

@@ -83,9 +83,13 @@ def test_a_file_that_went_before_its_turn_fails_without_telling_where_it_was(ser
     added = service.client.post("/index/video", json={"path": "g.mp4"}).json()
     (service.media / "g.mp4").unlink()
     service.work()
-    for answer in (service.client.get(added["links"]["job"]), service.client.get(added["links"]["video"])):
+    job, video = service.client.get(added["links"]["job"]), service.client.get(added["links"]["video"])
+    for answer in (job, video):
         assert answer.json()["error"]["code"] == "file_missing"
-        assert "g.mp4" in answer.text and str(service.media) not in answer.text
+        assert str(service.media) not in answer.text
+    assert video.json()["file_name"] == "g.mp4"
+    missing = service.client.get(f"{added['links']['video']}/stream")
+    assert missing.status_code == 404 and str(service.media) not in missing.text
 
 
 def test_a_name_that_is_no_unicode_is_served_all_the_same(service: Service, clip: Clip) -> None:
