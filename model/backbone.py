@@ -192,7 +192,7 @@ def build_backbone(
 
     architecture: a name of open_clip, or a model configuration of its format. weights: a tag of published weights
     (a str), a file (a Path), or None for random ones. merges: a byte-pair vocabulary of one's own.
-    preprocess: overrides what the configuration and the weights say. tokenizer_folder: where the files of a tokenizer
+    preprocess: overrides the configuration and the weights. tokenizer_folder: where the files of a tokenizer
     of the transformers library lie, if one is asked for; else its name is looked up.
     Raises: UnknownModel, TokenizerUnavailable, WeightsUnavailable, CheckpointMismatch.
     """
@@ -276,7 +276,7 @@ def _warn_of_activation(
     weights: Path | str | None,
     published: Mapping[str, Any],
 ) -> None:
-    """Weights load just as well under the wrong activation and give embeddings that are quietly off: say so."""
+    """Weights load just as well under the wrong activation and give embeddings that are quietly off: log a warning."""
     is_quick = bool(model_cfg.get("quick_gelu", False))
     wants_quick = bool(published.get("quick_gelu", False)) if published else is_quick or "openai" in str(weights)
     if wants_quick and not is_quick:
@@ -286,11 +286,11 @@ def _warn_of_activation(
 
 
 def _agreed_preprocess(architecture: str) -> dict[str, Any]:
-    """What all published weights of an architecture say of their pixels, for weights of no tag; else nothing."""
+    """The preprocessing that all published weights of an architecture agree on, for weights without a tag; else {}."""
     names = ("mean", "std", "interpolation", "resize_mode")
     known = [open_clip.get_pretrained_cfg(architecture, tag) or {} for tag in weight_tags(architecture)]
-    told = [{name: cfg.get(name) for name in names} for cfg in known]
-    return told[0] if told and all(values == told[0] for values in told) else {}
+    found = [{name: cfg.get(name) for name in names} for cfg in known]
+    return found[0] if found and all(values == found[0] for values in found) else {}
 
 
 def _preprocess_of(clip: Any, published: Mapping[str, Any]) -> Preprocess:
@@ -382,7 +382,7 @@ def _cached(hub_name: str) -> Path | None:
 
 
 def _is_reachable(url: str) -> bool:
-    """Whether the host answers within seconds. Behind a proxy it can't be told, so: yes."""
+    """Whether the host answers within seconds. Behind a proxy that can't be tested, and the answer is yes."""
     if urllib.request.getproxies():
         return True
     parts = urlsplit(url)

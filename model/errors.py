@@ -2,15 +2,15 @@
 
     VidgrainError
     └── ModelError
-        ├── UnknownModel            unknown_model           the name is none we can read
-        ├── WeightsUnavailable      weights_unavailable     the name is fine, its weights can't be had here
-        ├── TokenizerUnavailable    tokenizer_unavailable   the architecture's tokenizer can't be had here
+        ├── UnknownModel            unknown_model           the name is unknown
+        ├── WeightsUnavailable      weights_unavailable     the name is fine, its weights aren't available
+        ├── TokenizerUnavailable    tokenizer_unavailable   the architecture's tokenizer isn't available
         ├── CheckpointMismatch      checkpoint_mismatch     keys or shapes of a file don't fit the network
         ├── DeviceUnavailable       device_unavailable      the named device isn't on this machine
         ├── UnknownScorer           unknown_scorer          the model's features can't be scored that way
         ├── DatasetError            dataset_error           annotations or videos of a dataset that can't be read
         │   └── ClipUnreadable      clip_unreadable         one clip's video can't be used; the others may
-        ├── TrainingError           training_error          a training that can't begin or go on
+        ├── TrainingError           training_error          a training that can't start or go on
         │   ├── InvalidTraining     invalid_training        its configuration can't be used
         │   └── TrainingDiverged    training_diverged       its loss or gradients are no longer numbers
         └── ShapeError              shape_mismatch          tensors that don't belong together
@@ -60,7 +60,7 @@ class ModelError(VidgrainError):
 
 
 class UnknownModel(ModelError):
-    """The model's name is none that the registry can read."""
+    """The model's name is unknown to the registry."""
 
     code = "unknown_model"
 
@@ -96,7 +96,7 @@ class ShapeError(ModelError):
 
 
 class UnknownScorer(ModelError):
-    """The scorer is none of those that work on this model's features; the hint lists them."""
+    """The scorer doesn't work on this model's features; the hint lists those that do."""
 
     code = "unknown_scorer"
 
@@ -108,13 +108,13 @@ class DatasetError(ModelError):
 
 
 class ClipUnreadable(DatasetError):
-    """The video of one clip is damaged or too short; who reads many clips counts these and goes on."""
+    """The video of one clip is damaged or too short; readers of many clips count these and go on."""
 
     code = "clip_unreadable"
 
 
 class TrainingError(ModelError):
-    """A training that can't begin, be resumed or go on."""
+    """A training that can't start, be resumed or go on."""
 
     code = "training_error"
 

@@ -1,4 +1,4 @@
-"""What a model's numbers mean, and the fingerprint that says whether two models mean the same.
+"""The fingerprint: two models that have the same one give the same features.
 
 It knows tensors and plain configuration values; it knows no file and no network class.
 """

@@ -1,7 +1,7 @@
 """Which models are at hand: the bundled one, folders of them, and weights in open_clip's local cache.
 
-Reads configurations and the headers of weight files, never weights: it is quick, it can't tell fingerprints, and of
-folders that aren't in our format it can tell the name only. It builds no network, fetches nothing and reads no
+Reads configurations and the headers of weight files, never weights: it is quick, it knows no fingerprints, and for
+folders that aren't in our format only the name. It builds no network, fetches nothing and reads no
 environment variable.
 """
 
@@ -29,20 +29,23 @@ SCORERS_OF = {family.kind: family.scorers for family in FAMILIES}
 
 @dataclass(frozen=True, slots=True)
 class InstalledModel:
-    """A model as its configuration describes it. name: what load_model takes; folder: None of one that is no folder.
-
-    Numbers are None where only its weights could tell them. error: why it can't be used.
-    """
+    """A model as its configuration describes it. Numbers are None where only its weights would show them."""
 
     name: str
+    """What load_model takes."""
+
     folder: Path | None = None
+    """None for one that isn't a folder."""
+
     kind: HeadKind | None = None
     embed_dim: int | None = None
     num_frames: int | None = None
     num_words: int | None = None
     image_size: int | None = None
     temporal: str | None = None
+
     error: ModelError | None = None
+    """Why it can't be used."""
 
     @property
     def scorers(self) -> tuple[ScorerName, ...]:
@@ -152,7 +155,7 @@ def _side(size: Any) -> int | None:
 
 
 def _weights_error(file: Path) -> ModelError | None:
-    """Why a .safetensors file can't be used, by its header and its length; None if it can, by these."""
+    """Why a .safetensors file can't be used, judged by its header and length; None if it can."""
     if not file.is_file():
         return WeightsUnavailable(f"there are no weights at {file}.")
     try:

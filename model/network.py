@@ -4,7 +4,7 @@ Letters: T texts, V segments, B pairs of a batch, W words, F frame slots, D embe
 recalled, S image side. Raw tensors in and out; training, evaluation and serving all go through these verbs. A network
 knows no file, no index and no optimiser. The kinds of networks, which declare themselves, are in families/.
 
-`masks` says how padding is read. "masked": it takes no part. "reference": exactly what the papers' code computes, where
+`masks` is how padding is read. "masked": it takes no part. "reference": exactly what the papers' code computes, where
 X-CLIP lets padded words and frames into its softmaxes and CLIP2Video swaps masks between segments: for parity and for
 the papers' own protocol.
 """
@@ -67,11 +67,11 @@ class NetworkConfig:
     """The towers in open_clip's format; empty where they are given as they are."""
 
     preprocess: dict[str, Any] = field(default_factory=dict)
-    """`Preprocess.as_dict()`; empty for what the towers' configuration says."""
+    """`Preprocess.as_dict()`; empty for the default of the towers."""
 
 
 class Network(nn.Module, ABC):
-    """A kind of network: its class variables and class methods say all that other files need to know of it."""
+    """A kind of network: its class variables and class methods declare all that other files need to know about it."""
 
     kind: ClassVar[HeadKind]
     """Its name in configurations, answers and presets."""
@@ -126,7 +126,7 @@ class Network(nn.Module, ABC):
 
     @classmethod
     def described(cls, state: Mapping[str, Tensor], config: NetworkConfig) -> NetworkConfig:
-        """`config`, with what an official state dict of this kind says of its head, W and F."""
+        """`config`, with the head, W and F that an official state dict of this kind shows."""
         return config
 
     @classmethod
@@ -223,7 +223,7 @@ class Network(nn.Module, ABC):
     def reconfigure(
         self, *, num_words: int | None = None, num_frames: int | None = None, masks: MaskReading | None = None
     ) -> None:
-        """Take another W, F or reading of masks; None for the present one. Raises: ShapeError if `can_have` says no."""
+        """Take another W, F or reading of masks; None for the present one. Raises: ShapeError unless `can_have`."""
         if not self.can_have(num_words=num_words, num_frames=num_frames):
             raise ShapeError(f"the weights of this {self.kind} don't allow W={num_words} and F={num_frames}")
         config = self._config
@@ -280,7 +280,7 @@ class Network(nn.Module, ABC):
     def word_mask(self, ids_TW: Tensor, mask_TW: Tensor) -> Tensor:
         """A tokenizer's mask (True on start..end) as this network reads it: masked, the start token takes no part.
 
-        It says nothing about its sentence; tokenizers without one keep their first word. Shapes: (T, W) -> (T, W).
+        It holds nothing of its sentence; tokenizers without one keep their first word. Shapes: (T, W) -> (T, W).
         """
         start_id = self.backbone.tokenizer.start_id
         return mask_TW if self.masks == "reference" or start_id is None else mask_TW & (ids_TW != start_id)

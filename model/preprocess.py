@@ -29,10 +29,10 @@ class Preprocess:
     """S, as in FrameResize."""
 
     mean: tuple[float, float, float] = CLIP_MEAN
-    """Of each channel, in the range 0 to 1."""
+    """Per channel, in the range 0 to 1."""
 
     std: tuple[float, float, float] = CLIP_STD
-    """Of each channel, in the range 0 to 1."""
+    """Per channel, in the range 0 to 1."""
 
     interpolation: Interpolation = "bicubic"
     resize_mode: ResizeMode = "shortest"

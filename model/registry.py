@@ -2,7 +2,7 @@
 
 Names: "tiny" (bundled), a folder with config.json and model.safetensors, "ARCH/TAG" (weights that open_clip publishes),
 "ARCH/path/to/weights" (a CLIP, or an official X-CLIP, CLIP4Clip or CLIP2Video state dict), or just the path of such
-weights, of OpenAI's TorchScript archive, or of a hub folder of open_clip's or Hugging Face's, where they tell their
+weights, of OpenAI's TorchScript archive, or of a hub folder of open_clip's or Hugging Face's, where they show their
 architecture. It reads no environment variable.
 """
 
@@ -39,7 +39,7 @@ DEFAULT_NUM_WORDS = 32
 DEFAULT_NUM_FRAMES = 12
 NAME_HINT = (
     "A name is 'tiny', a folder with config.json and model.safetensors, ARCH/TAG such as "
-    "ViT-B-32-quickgelu/openai, ARCH/path/to/weights, or the path of weights that tell their architecture: an official "
+    "ViT-B-32-quickgelu/openai, ARCH/path/to/weights, or the path of weights that show their architecture: an official "
     "state dict, OpenAI's ViT-B-32.pt, a folder with open_clip_config.json, or one of Hugging Face's."
 )
 
@@ -49,7 +49,7 @@ def load_model(
 ) -> ServedModel:
     """Load a model by its name, float32, ready to encode.
 
-    name: "tiny"; one of our folders; ARCH/TAG or ARCH/path/to/weights; or a path that tells its architecture: an
+    name: "tiny"; one of our folders; ARCH/TAG or ARCH/path/to/weights; or weights that show their architecture: an
     official state dict, CLIP as OpenAI released it (ViT-B-32.pt), a folder with open_clip_config.json, one of Hugging
     Face's.
     device: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N". num_frames: F of models whose weights don't
@@ -63,7 +63,7 @@ def load_model(
 
 
 def load_network(name: str, *, num_frames: int | None = None, masks: MaskReading | None = "masked") -> Network:
-    """The bare network of a name, on the CPU: what training starts from. Raises as load_model, but for the device."""
+    """The network of a name, on the CPU: what training starts from. Raises as load_model, except for the device."""
     if num_frames is not None and num_frames < 1:
         raise UnknownModel(f"{num_frames} frame slots were asked for; at least 1 is needed.")
     refuse_overlong(name)
@@ -109,11 +109,11 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceUnavailable(f"{name!r} is no device.", "Use auto, cpu, cuda or cuda:N.") from error
+        raise DeviceUnavailable(f"{name!r} isn't a device.", "Use auto, cpu, cuda or cuda:N.") from error
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     is_there = device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < count)
     if not is_there:
-        raise DeviceUnavailable(f"the device {name!r} isn't here; there are {count} GPUs.", "Use auto or cpu.")
+        raise DeviceUnavailable(f"the device {name!r} isn't on this machine; it has {count} GPUs.", "Use auto or cpu.")
     return device
 
 
@@ -146,7 +146,7 @@ def _load_architecture(architecture: str, weights: str, num_frames: int | None, 
     if layout == "open_clip" and not is_torchscript(file):
         return _zero_shot(build_backbone(architecture, weights=file), num_frames, masks)
     backbone = build_backbone(architecture)
-    if layout == "open_clip":  # of an archive the door to open_clip has only the tensors
+    if layout == "open_clip":  # for an archive the door to open_clip has only the tensors
         network = _zero_shot(backbone, num_frames, masks)
         skipped = passed_over(state)
         towers = {TOWERS_PREFIX + name: value for name, value in state.items() if name not in skipped}

@@ -38,7 +38,7 @@ def clip4clip_frames(
 ) -> tuple[int, ...]:
     """The frames that the official CLIP4Clip and X-CLIP loaders put into a clip, as 0-based indices in order.
 
-    frame_count: frames that can be decoded; fps is cut to an integer, so that 29.97 drifts, as it does officially.
+    frame_count: frames that can be decoded; fps is cut to an integer, so that 29.97 drifts, as officially.
     start_s and end_s are whole seconds, end_s included. Shorter answers than max_frames are padded by the caller.
     Raises: ValueError if the fps are below frames_per_s, or start_s isn't before end_s.
     """

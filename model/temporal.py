@@ -36,7 +36,7 @@ class TemporalConfig:
     kind: TemporalKind = "mean"
 
     layers: int = 4
-    """Of the transformers; the others have none to choose."""
+    """Blocks of the transformers."""
 
     heads: int | None = None
     """Attention heads of the transformers; None for the width / 64, as in CLIP."""
@@ -164,7 +164,7 @@ def build_temporal(
 
 
 def temporal_of_state(state: Mapping[str, Any]) -> TemporalConfig:
-    """The temporal encoder that the names of an official state dict tell; its attention heads they don't."""
+    """The temporal encoder by the names of an official state dict, which don't show its attention heads."""
     layers = num_blocks(state, "transformerClip.")
     if layers:
         return TemporalConfig("TDB" if DIFFERENCE_KEY in state else "seqTransf", layers=layers)

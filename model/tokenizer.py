@@ -62,7 +62,7 @@ class Tokenizer(Protocol):
 class BpeTokenizer:
     """CLIP's tokens: start, lower-cased byte pairs cut to W - 2, end, then id 0. Masks hold from start to end.
 
-    A special token that a text spells out says nothing and is dropped: only the last token may end a sentence.
+    A special token that a text spells out means nothing and is dropped: only the last token may end a sentence.
     """
 
     encode: Callable[[str], list[int]]

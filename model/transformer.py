@@ -18,7 +18,7 @@ MASKED_LOGIT = -1e6
 """Added to the logit of a masked key. The official code adds it too; it isn't minus infinity."""
 
 LAYER_NORM_EPS = 1e-12
-"""Of the blocks here. CLIP's own towers have 1e-5."""
+"""LayerNorm of the blocks here. CLIP's own towers have 1e-5."""
 
 
 class QuickGELU(nn.Module):

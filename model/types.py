@@ -1,7 +1,7 @@
 """The waist: what every video-text model of Vidgrain takes and gives.
 
 Letters: T texts, V segments of video, Q queries (texts or segments), W words, F frame slots, D embedding width.
-Every embedding here is L2-normalised, but for the raw ones that a joint transformer reads (kind "tight"); masks are
+Every embedding here is L2-normalised, except the raw ones that a joint transformer reads (kind "tight"); masks are
 bool with True = real. A padded slot of a stored segment holds zeros and mask False.
 
 This file knows no checkpoint, no file and no index.
@@ -23,7 +23,7 @@ Pixels = NDArray[np.uint8]
 """The frames of one segment in order of time: (n, height, width, 3) sRGB uint8, 1 <= n <= F."""
 
 GRAINS = ("video_sentence", "video_word", "frame_sentence", "frame_word")
-"""The four similarities of X-CLIP. Of a video query the words are its frames."""
+"""The four similarities of X-CLIP. For a video query the words are its frames."""
 
 HeadKind = str
 """The name of a kind of model, such as "xclip": whose score it was trained for. model.families lists them."""
@@ -34,24 +34,40 @@ ScorerName = str
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What a model's numbers mean. Two models with one fingerprint give the same features.
-
-    fingerprint: hex digest of weights + configuration; features of different fingerprints never mix.
-    pooled_dim: width P of `VideoFeatures.pooled`, 0 for embed_dim; CLIP2Video's holds two vectors side by side.
-    has_frame_recall: whether frames are unit vectors that a sentence can recall. scorers: the default stands first.
-    """
+    """What a model's numbers mean. Two models with one fingerprint give the same features."""
 
     name: str
+    """What it was loaded by."""
+
     fingerprint: str
+    """Hex digest of weights and configuration; features of different fingerprints never mix."""
+
     embed_dim: int
+    """D."""
+
     num_frames: int
+    """F."""
+
     num_words: int
+    """W."""
+
     image_size: int
+    """Side of the frames that the image tower takes, in pixels."""
+
     temporal: str
+    """What becomes of the frames before they are pooled, in a word."""
+
     kind: HeadKind = "xclip"
+    """One of model.families."""
+
     pooled_dim: int = 0
+    """Width P of `VideoFeatures.pooled`, 0 for D; CLIP2Video's holds two vectors side by side."""
+
     has_frame_recall: bool = True
+    """Whether frames are unit vectors that a sentence can recall."""
+
     scorers: tuple[ScorerName, ...] = ("aosm", "multi_grained", "maxsim", "max_frame", "mean")
+    """What its features can be scored by, the default first."""
 
     @property
     def pooled_width(self) -> int:
@@ -61,22 +77,34 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class VideoFeatures:
-    """pooled (V, P), frames (V, F, D), mask (V, F) bool; all on one device, floating point. P is D but of CLIP2Video,
-    whose global and aligned vectors stand side by side, each normalised (P = 2 D)."""
+    """What is stored of V segments and compared; all on one device, floating point."""
 
     pooled: Tensor
+    """(V, P). P is D, except for CLIP2Video, whose global and aligned vectors stand side by side, each normalised."""
+
     frames: Tensor
+    """(V, F, D)."""
+
     mask: Tensor
+    """(V, F) bool."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextFeatures:
-    """sentence (T, P), words (T, W, D), mask (T, W) bool; `pieces` the readable token of each real word, if asked."""
+    """What T sentences are compared by."""
 
     sentence: Tensor
+    """(T, P)."""
+
     words: Tensor
+    """(T, W, D)."""
+
     mask: Tensor
+    """(T, W) bool."""
+
     pieces: tuple[tuple[str, ...], ...] = ()
+    """The readable token of each real word, where a tokenizer was asked."""
+
     is_cut: tuple[bool, ...] = ()
     """Per sentence whether it has more than W tokens; empty where nobody asked."""
 
@@ -86,16 +114,19 @@ Query = TextFeatures | VideoFeatures
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of Q queries against V segments, float32, cosine scale: no logit scale; learnt mixing may pass 1.
-
-    total (Q, V): what ranks; grains (Q, V, G): the parts it is made of, `names` says which, and of X-CLIP's scores
-    GRAINS; frame_relevance (Q, V, F): how much each frame slot supports the query, -inf where the slot is padding.
-    """
+    """Scores of Q queries against V segments, float32, cosine scale: no logit scale; learnt mixing may exceed 1."""
 
     total: Tensor
+    """(Q, V): what ranks."""
+
     grains: Tensor
+    """(Q, V, G): the parts that it is made of."""
+
     frame_relevance: Tensor
+    """(Q, V, F): how much each frame slot supports the query, -inf where the slot is padding."""
+
     names: tuple[str, ...] = GRAINS
+    """The names of the G parts."""
 
 
 class VideoTextModel(Protocol):

@@ -1,8 +1,8 @@
-"""A network -> the state dict of another layout, where that layout can say what the network is.
+"""A network -> the state dict of another layout, where that layout can hold what the network is.
 
 A layout holds names and tensors and leaves the rest to its readers: OpenAI's and the papers' code takes heads 64 wide
-and QuickGELU for granted, X-CLIP's four grains and CLIP2Video's even mix too. So before anything is written it is
-asked what a reader would make of it, and every difference is an error.
+and QuickGELU for granted, X-CLIP's four grains and CLIP2Video's even mix too. So before anything is written, the
+tensors are read back as a reader would, and every difference is an error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TEXT = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "l
 def export_state(network: Network, layout: Layout, *, has_config: bool = False) -> dict[str, Tensor]:
     """The network's tensors in a layout, float32; has_config: Hugging Face's configurations are written beside.
 
-    Of layouts that hold towers only, a head that is the identity is left behind without a word.
+    For layouts that hold only towers, a head that is the identity is left out silently.
     Raises: CheckpointMismatch naming what the layout can't hold.
     """
     state = {file_key(key): value.detach().cpu() for key, value in network.state_dict().items()}
@@ -74,7 +74,7 @@ def without_head(network: Network) -> Network:
 
 
 def plain_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """An open_clip configuration as `tower_config` writes it: sizes said, what goes without saying left out."""
+    """An open_clip configuration as `tower_config` writes it: sizes explicit, defaults left out."""
     vision, text = (
         {name: value for name, value in model_cfg[part].items() if _UNSAID.get(name) != value}
         for part in ("vision_cfg", "text_cfg")
@@ -85,7 +85,7 @@ def plain_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _head_values(config: NetworkConfig) -> dict[str, Any]:
-    """Kind, temporal encoder and head, with the number of attention heads said."""
+    """Kind, temporal encoder and head, with the number of attention heads made explicit."""
     width, family = int(config.model_cfg["embed_dim"]), family_of(config.kind)
     settled = family.settled(config, width)
     values = family.head_values(settled.head)

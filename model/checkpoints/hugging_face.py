@@ -51,7 +51,7 @@ MODEL_TYPES = ("clip", "clip_text_model", "clip_vision_model")
 
 
 class TowerOptions(TypedDict):
-    """What shapes can't tell of towers: the activation and the attention heads."""
+    """What the shapes of towers don't show: the activation and the attention heads."""
 
     quick_gelu: bool
     vision_heads: int | None
@@ -59,7 +59,7 @@ class TowerOptions(TypedDict):
 
 
 def hf_names(openai_name: str) -> list[str]:
-    """The name or, of packed attention weights, the three names that a tensor of OpenAI's has; [] if there is none."""
+    """Their name, or the three names for packed attention weights, of a tensor of OpenAI's; [] without one."""
     if openai_name in _NAMES | _TRANSPOSED:
         return [(_NAMES | _TRANSPOSED)[openai_name]]
     for ours, theirs in _BLOCKS.items():
@@ -81,7 +81,7 @@ def openai_name(hf_name: str) -> str | None:
 
 
 def from_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Their names -> OpenAI's. A tensor of which a third is absent is left out: the caller says what is missing.
+    """Their names -> OpenAI's. A tensor with a third missing is left out: the caller reports what is missing.
 
     Raises: CheckpointMismatch where queries, keys and values of one block don't have one shape.
     """
@@ -120,19 +120,19 @@ def to_hf(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def tower_options(*configs: Mapping[str, Any]) -> TowerOptions:
-    """What config.json says that shapes can't; of one whole model, or of the text and the image model.
+    """What config.json adds to the shapes, for one whole model or for a text and an image model.
 
     What it leaves out has that library's default. Raises: CheckpointMismatch for a tower that open_clip can't build.
     """
     text, vision = _section(configs, "text"), _section(configs, "vision")
-    told = [section for section in (text, vision) if section is not None]
-    activations = {section.get("hidden_act", "quick_gelu") for section in told} or {"quick_gelu"}
+    sections = [section for section in (text, vision) if section is not None]
+    activations = {section.get("hidden_act", "quick_gelu") for section in sections} or {"quick_gelu"}
     if len(activations) > 1 or not activations <= _ACTIVATIONS.keys():
         raise CheckpointMismatch(
             f"config.json asks for {' and '.join(sorted(map(str, activations)))}; quick_gelu or gelu, the same in both "
             "towers, is what can be built."
         )
-    odd = [section["layer_norm_eps"] for section in told if section.get("layer_norm_eps", NORM_EPS) != NORM_EPS]
+    odd = [section["layer_norm_eps"] for section in sections if section.get("layer_norm_eps", NORM_EPS) != NORM_EPS]
     if odd:
         raise CheckpointMismatch(f"config.json asks for a layer_norm_eps of {odd[0]}; {NORM_EPS} is what can be built.")
     return TowerOptions(
@@ -180,12 +180,12 @@ def hf_config(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _section(configs: tuple[Mapping[str, Any], ...], tower: str) -> Mapping[str, Any] | None:
-    """What is said of one tower; None where nothing speaks of it."""
+    """The part about one tower; None without one."""
     for config in configs:
         kind = config.get("model_type")
         if kind not in MODEL_TYPES:
             raise CheckpointMismatch(
-                f"config.json is of a model of type {kind!r}; CLIP's is one of {', '.join(MODEL_TYPES)}."
+                f"config.json describes a model of type {kind!r}; CLIP's type is one of {', '.join(MODEL_TYPES)}."
             )
         if kind == f"clip_{tower}_model":
             return config

@@ -51,7 +51,7 @@ def layout_of(state: Mapping[str, Any]) -> Layout:
 
 
 def to_official(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Any layout -> official names, float32 (integers stay); what nobody reads is left out.
+    """Any layout -> official names, float32 (integers stay); tensors that no network reads are left out.
 
     A temperature is added to towers that were saved without one.
     Raises: CheckpointMismatch naming unknown or missing keys, or the tower that is absent.
@@ -68,7 +68,7 @@ def from_official(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tens
     """
     found, towers, heads = _halves(state)
     if found != "official":
-        raise CheckpointMismatch(f"official names are needed here, and these are of the layout {found!r}.")
+        raise CheckpointMismatch(f"official names are needed here, and these have the layout {found!r}.")
     if layout == "official":
         return {TOWERS_PREFIX + name: value for name, value in towers.items()} | heads
     if heads:
@@ -118,17 +118,17 @@ def tower_config(
     vision_heads: int | None = None,
     text_heads: int | None = None,
 ) -> dict[str, Any]:
-    """The open_clip model configuration that a state dict of any layout was made with, told from its shapes.
+    """The open_clip model configuration that a state dict of any layout was made with, derived from its shapes.
 
-    quick_gelu: shapes can't tell the activation. None: QuickGELU, which OpenAI's, the papers' and by default
-    Hugging Face's towers have; for open_clip's own, which have either, it must be said.
+    quick_gelu: shapes don't show the activation. None: QuickGELU, which OpenAI's, the papers' and by default
+    Hugging Face's towers have; for open_clip's own, which have either, it is required.
     Heads are 64 wide, as in all of OpenAI's, unless their number is given.
     Raises: CheckpointMismatch where shapes contradict each other, or the activation can't be known.
     """
     layout, towers, _ = _halves(state)
     if quick_gelu is None and layout == "open_clip":
         raise CheckpointMismatch(
-            "weights with open_clip's names don't say whether they were trained with GELU or QuickGELU.",
+            "weights with open_clip's names don't record whether they were trained with GELU or QuickGELU.",
             "Name the architecture, as in ViT-B-32/path/to/weights or ViT-B-32-quickgelu/path/to/weights.",
         )
     shapes = {name: tuple(value.shape) for name, value in towers.items()}
@@ -136,7 +136,7 @@ def tower_config(
         vision_cfg, vision_embed = _vision_config(shapes, vision_heads)
         text_cfg, text_embed = _text_config(shapes, text_heads)
     except (IndexError, ValueError, ZeroDivisionError) as error:
-        raise CheckpointMismatch(f"the towers' shapes are none of CLIP's: {error}.") from error
+        raise CheckpointMismatch(f"the towers' shapes aren't CLIP's: {error}.") from error
     if vision_embed != text_embed:
         raise CheckpointMismatch(f"the image tower ends in {vision_embed} numbers and the text tower in {text_embed}.")
     return {
@@ -148,7 +148,7 @@ def tower_config(
 
 
 def unwrapped(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The bare state dict of one that lies under `state_dict`, or whose names begin with `module.`.
+    """The plain state dict of one that lies under `state_dict`, or whose names begin with `module.`.
 
     Raises: CheckpointMismatch if something else than tensors is in it.
     """
@@ -220,7 +220,7 @@ def _check_complete(towers: Mapping[str, Tensor], layout: Layout) -> None:
     for absent, other in ((TEXT, IMAGE), (IMAGE, TEXT)):
         if absent not in present:
             raise CheckpointMismatch(
-                f"the {absent} tower is absent: these weights are of the {other} tower alone.",
+                f"the {absent} tower is missing: these weights hold only the {other} tower.",
                 "Put the files of both towers in one folder and name the folder.",
             )
     missing = [name for name in wanted_tower_names(towers) if name not in towers]
@@ -280,7 +280,7 @@ def _mlp_ratio(shapes: Mapping[str, tuple[int, ...]], blocks: str, width: int) -
 def _side(num_cells: int) -> int:
     side = math.isqrt(num_cells)
     if side * side != num_cells or side < 1:
-        raise ValueError(f"{num_cells} image positions make no square")
+        raise ValueError(f"{num_cells} image positions don't make a square")
     return side
 
 

@@ -52,7 +52,7 @@ _HEAD = re.compile("|".join(_HEADS).replace("{block}", _BLOCK))
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A name that files hold and nobody reads; `unless`: it is read where a name of this kind is there too."""
+    """A name that files hold and no network reads; `unless`: it is read where a name of this kind is present too."""
 
     pattern: re.Pattern[str]
     reason: str
@@ -62,7 +62,7 @@ class PassedOver:
 PASSED_OVER = (
     PassedOver(
         re.compile(r"(clip\.)?(input_resolution|context_length|vocab_size)"),
-        "sizes that OpenAI's archive carries beside its weights; the weights' shapes tell them",
+        "sizes that OpenAI's archive carries beside its weights; the weights' shapes show them",
     ),
     PassedOver(
         re.compile(r"(text\.)?(transformer\.resblocks\.\d+\.)?attn_mask"),
@@ -86,7 +86,7 @@ PASSED_OVER = (
 
 
 def passed_over(names: Iterable[str]) -> dict[str, str]:
-    """Those of the names that nobody reads, each with the reason."""
+    """Those of the names that no network reads, each with the reason."""
     given = list(names)
     found: dict[str, str] = {}
     for rule in PASSED_OVER:
@@ -112,7 +112,7 @@ def is_vit(names: Iterable[str]) -> bool:
 
 
 def tower_of(name: str) -> str | None:
-    """TEXT or IMAGE for an OpenAI name; None for the temperature, which is of both."""
+    """TEXT or IMAGE for an OpenAI name; None for the temperature, which belongs to both."""
     return None if name == LOGIT_SCALE else IMAGE if name.startswith("visual.") else TEXT
 
 

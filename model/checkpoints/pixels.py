@@ -1,6 +1,6 @@
-"""How published models say that frames become pixels -> our Preprocess, and back.
+"""How published models turn frames into pixels -> our Preprocess, and back.
 
-Two forms: `preprocess_cfg` in open_clip_config.json, and Hugging Face's preprocessor_config.json. What can't be done
+Two forms: `preprocess_cfg` in open_clip_config.json, and Hugging Face's preprocessor_config.json. What isn't supported
 here is an error that names it, unless the outcome stays nearly the same: that is logged. No file is read here.
 Source: PreprocessCfg of open_clip; image_processing_clip.py of transformers.
 """
@@ -27,8 +27,8 @@ _HF_FOLLOWED = {
     "image_processor_type", "feature_extractor_type", "image_mean", "image_std", "resample", "rescale_factor",
     "size", "crop_size", "default_to_square", "do_resize", "do_rescale", "do_normalize", "do_center_crop",
 }  # fmt: skip
-# who calls the processor and in which form; frames are RGB and one by one here
-_HF_OF_NO_ACCOUNT = {
+# about the caller of the processor and its formats; here frames are RGB and come one by one
+_HF_IRRELEVANT = {
     "processor_class", "do_convert_rgb", "data_format", "input_data_format", "return_tensors", "device",
     "disable_grouping", "use_fast",
 }  # fmt: skip
@@ -38,26 +38,26 @@ _KINDLESS = ("image_mean", "image_std", "size", "resample")
 def from_open_clip(values: Mapping[str, Any], image_size: int, source: str) -> Preprocess:
     """`preprocess_cfg` -> Preprocess for a tower of image_size pixels; what it leaves out is CLIP's own.
 
-    Raises: CheckpointMismatch naming `source` and the value that can't be followed.
+    Raises: CheckpointMismatch naming `source` and the value that isn't supported.
     """
-    told = {name: value for name, value in values.items() if value is not None}
-    _log_unread(told.keys() - _OPEN_CLIP_KEYS, source)
-    if told.get("mode", "RGB") != "RGB":
-        _refuse(source, "mode", told["mode"])
-    size = told.get("size", image_size)
+    given = {name: value for name, value in values.items() if value is not None}
+    _log_unread(given.keys() - _OPEN_CLIP_KEYS, source)
+    if given.get("mode", "RGB") != "RGB":
+        _refuse(source, "mode", given["mode"])
+    size = given.get("size", image_size)
     if size not in (image_size, [image_size, image_size]):
         log.warning("%s asks for frames of %s pixels and the image tower takes %s", source, size, image_size)
-    fill = told.get("fill_color", 0)
+    fill = given.get("fill_color", 0)
     if not isinstance(fill, int) or not 0 <= fill <= 255:
         _refuse(source, "fill_color", fill)
-    mode = told.get("resize_mode", "shortest")
+    mode = given.get("resize_mode", "shortest")
     if mode not in get_args(ResizeMode):
         _refuse(source, "resize_mode", mode)
     return Preprocess(
         image_size=image_size,
-        mean=_triple(told.get("mean", CLIP_MEAN), "mean", source),
-        std=_positive(told.get("std", CLIP_STD), "std", source),
-        interpolation=_filter(_OPEN_CLIP_FILTERS, told.get("interpolation", "bicubic"), "interpolation", source),
+        mean=_triple(given.get("mean", CLIP_MEAN), "mean", source),
+        std=_positive(given.get("std", CLIP_STD), "std", source),
+        interpolation=_filter(_OPEN_CLIP_FILTERS, given.get("interpolation", "bicubic"), "interpolation", source),
         resize_mode=mode,
         fill_color=fill,
     )
@@ -66,29 +66,29 @@ def from_open_clip(values: Mapping[str, Any], image_size: int, source: str) -> P
 def from_hugging_face(values: Mapping[str, Any], image_size: int, source: str) -> Preprocess:
     """An image processor's values -> Preprocess for a tower of image_size pixels.
 
-    What a processor of CLIP's leaves out has that library's default; one of another kind has to say its numbers.
-    Raises: CheckpointMismatch naming `source` and the value that can't be followed.
+    What a processor of CLIP's leaves out has that library's default; one of another kind must give its numbers.
+    Raises: CheckpointMismatch naming `source` and the value that isn't supported.
     """
-    told = {name: value for name, value in values.items() if value is not None and not name.startswith("_")}
-    kind = str(told.get("image_processor_type") or told.get("feature_extractor_type") or "CLIP")
+    given = {name: value for name, value in values.items() if value is not None and not name.startswith("_")}
+    kind = str(given.get("image_processor_type") or given.get("feature_extractor_type") or "CLIP")
     is_clip = kind.startswith("CLIP")
-    unsaid = [] if is_clip else [name for name in _KINDLESS if name not in told]
-    if unsaid:
-        raise CheckpointMismatch(f"{source} is of a {kind} and leaves out {', '.join(unsaid)}.")
-    _log_unread({name for name in told.keys() - _HF_FOLLOWED - _HF_OF_NO_ACCOUNT if told[name] is not False}, source)
+    missing = [] if is_clip else [name for name in _KINDLESS if name not in given]
+    if missing:
+        raise CheckpointMismatch(f"{source} is for a {kind} and leaves out {', '.join(missing)}.")
+    _log_unread({name for name in given.keys() - _HF_FOLLOWED - _HF_IRRELEVANT if given[name] is not False}, source)
     for name in ("do_resize", "do_rescale"):
-        if told.get(name, True) is not True:
-            _refuse(source, name, told[name])
-    factor = told.get("rescale_factor", 1 / 255)
+        if given.get(name, True) is not True:
+            _refuse(source, name, given[name])
+    factor = given.get("rescale_factor", 1 / 255)
     if not isinstance(factor, float) or abs(factor * 255 - 1) > 1e-6:
         _refuse(source, "rescale_factor", factor)
-    is_normalised = bool(told.get("do_normalize", True))
+    is_normalised = bool(given.get("do_normalize", True))
     return Preprocess(
         image_size=image_size,
-        mean=_triple(told.get("image_mean", CLIP_MEAN), "image_mean", source) if is_normalised else (0.0, 0.0, 0.0),
-        std=_positive(told.get("image_std", CLIP_STD), "image_std", source) if is_normalised else (1.0, 1.0, 1.0),
-        interpolation=_filter(_HF_FILTERS, told.get("resample", 3), "resample", source),
-        resize_mode=_resize_mode(told, image_size, is_clip, source),
+        mean=_triple(given.get("image_mean", CLIP_MEAN), "image_mean", source) if is_normalised else (0.0, 0.0, 0.0),
+        std=_positive(given.get("image_std", CLIP_STD), "image_std", source) if is_normalised else (1.0, 1.0, 1.0),
+        interpolation=_filter(_HF_FILTERS, given.get("resample", 3), "resample", source),
+        resize_mode=_resize_mode(given, image_size, is_clip, source),
     )
 
 
@@ -112,18 +112,18 @@ def to_hugging_face(preprocess: Preprocess) -> dict[str, Any]:
     }
 
 
-def _resize_mode(told: Mapping[str, Any], image_size: int, is_clip: bool, source: str) -> ResizeMode:
+def _resize_mode(given: Mapping[str, Any], image_size: int, is_clip: bool, source: str) -> ResizeMode:
     """`size`, and `crop_size` if the centre is cut out; both have to end at what the tower takes."""
-    size = told.get("size", {"shortest_edge": image_size})
+    size = given.get("size", {"shortest_edge": image_size})
     if isinstance(size, int):
-        is_square = bool(told.get("default_to_square", not is_clip))
+        is_square = bool(given.get("default_to_square", not is_clip))
         size = {"height": size, "width": size} if is_square else {"shortest_edge": size}
     edges = {name: edge for name, edge in size.items() if edge is not None} if isinstance(size, Mapping) else {}
     is_shortest, side = edges.keys() == {"shortest_edge"}, _side(edges)
     if not is_shortest and side is None:
         _refuse(source, "size", size)
-    is_cut = bool(told.get("do_center_crop", is_clip))
-    crop = told.get("crop_size", image_size)
+    is_cut = bool(given.get("do_center_crop", is_clip))
+    crop = given.get("crop_size", image_size)
     if is_cut and crop != image_size and not (isinstance(crop, Mapping) and _side(crop) == image_size):
         _refuse(source, "crop_size", crop, f"the image tower takes {image_size} pixels")
     if is_shortest and is_cut:
@@ -139,7 +139,7 @@ def _resize_mode(told: Mapping[str, Any], image_size: int, is_clip: bool, source
 
 
 def _side(edges: Mapping[str, Any]) -> int | None:
-    """The side of a square {"height", "width"}; None if it is none."""
+    """The side of a square {"height", "width"}; None for anything else."""
     height = edges.get("height")
     is_square = edges.keys() == {"height", "width"} and height == edges["width"]
     return height if is_square and isinstance(height, int) else None
@@ -167,9 +167,9 @@ def _filter(known: Mapping[Any, Interpolation], value: Any, name: str, source: s
 def _log_unread(names: Iterable[str], source: str) -> None:
     listed = sorted(names)
     if listed:
-        log.warning("%s asks for %s, which isn't followed here", source, ", ".join(listed))
+        log.warning("%s asks for %s, which isn't supported here", source, ", ".join(listed))
 
 
 def _refuse(source: str, name: str, value: Any, why: str = "") -> NoReturn:
     because = f": {why}" if why else ""
-    raise CheckpointMismatch(f"{source} asks for {name} = {value!r}, which can't be followed here{because}.")
+    raise CheckpointMismatch(f"{source} asks for {name} = {value!r}, which isn't supported here{because}.")

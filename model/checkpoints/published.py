@@ -1,7 +1,8 @@
 """Weights as others publish them, found and read: one file, or a folder such as Hugging Face's, of any layout.
 
-A folder may hold one file, the numbered parts of one, or a file for each tower; its config.json says what shapes
-can't, its preprocessor_config.json how frames become pixels. A folder of open_clip's says all in open_clip_config.json.
+A folder may hold one file, the numbered parts of one, or a file for each tower; its config.json holds what shapes
+don't show, its preprocessor_config.json how frames become pixels. A folder of open_clip's has all of it in
+open_clip_config.json.
 Nothing is built here: the outcome is an official state dict, or open_clip's file, and the towers' configuration.
 """
 
@@ -39,14 +40,22 @@ _PATTERNS = ("model*.safetensors", "*.safetensors", "pytorch_model*.bin", "*.bin
 
 @dataclass(frozen=True)
 class Published:
-    """state: official names, float32; model_cfg: open_clip's; merges: a vocabulary of its own lying beside;
-    preprocess: what a file beside says of pixels, None without one."""
+    """Weights read, and what lies beside them."""
 
     layout: Layout
+    """In which they were published."""
+
     state: dict[str, Tensor]
+    """Official names, float32."""
+
     model_cfg: dict[str, Any]
+    """The towers in open_clip's format."""
+
     merges: Path | None
+    """A vocabulary of its own; None for CLIP's."""
+
     preprocess: Preprocess | None
+    """How frames become pixels, if a file beside the weights has it."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +114,9 @@ def read_published(path: Path) -> Published:
 
 
 def open_clip_weights(path: Path) -> Path | None:
-    """The weights that go with an open_clip_config.json; None without one, or where they are of another library's.
+    """The weights that go with an open_clip_config.json; None without one, or where they belong to another library's.
 
-    path: a folder, or a file of weights in it. Raises: CheckpointMismatch if it can't be told which file they are.
+    path: a folder, or a file of weights in it. Raises: CheckpointMismatch if several files could be meant.
     """
     folder = path.parent if path.is_file() else path
     if not (folder / OPEN_CLIP_CONFIG).is_file() or "format" in _config(folder):
@@ -157,7 +166,7 @@ def _merges(folder: Path, model_cfg: Mapping[str, Any]) -> Path | None:
 
 
 def _pixels(folders: Iterable[Path], image_size: int) -> Preprocess | None:
-    """What the first image processor found in the folders says; None without any."""
+    """The values of the first image processor in the folders; None without any."""
     for folder in folders:
         if values := _json(folder / PIXELS_FILE):
             return from_hugging_face(values, image_size, str(folder / PIXELS_FILE))

@@ -90,7 +90,7 @@ def _refuse_swollen(state: Mapping[str, Tensor], file: Path) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """The line that says why; PyTorch's own advice on pickles, to let them run, is left out."""
+    """The line with the reason; PyTorch's own advice on pickles, to let them run, is left out."""
     if not isinstance(error, (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, ValueError)):
         return f"it is damaged, or something else ({type(error).__name__})"
     lines = str(error).partition("WeightsUnpickler error:")[2].split("\n") if "WeightsUnpickler" in str(error) else []

@@ -4,7 +4,7 @@ An archive is a zip. data.pkl is a pickle of one record per module, with tensors
 code/ and constants.pkl are the program. Loading one the usual way builds that program, and unpickling can run anything,
 so neither torch.jit nor an unpickler is used: the pickle's instructions are read one by one, the few that make records,
 tensors and plain values are followed, and the first other one is an error that names it. What a file claims about its
-sizes is held against its own size before memory is taken. Which layout the names are of is not known here.
+sizes is held against its own size before memory is taken. It knows no layout of names.
 Source: the format as torch/csrc/jit/serialization/pickler.cpp and export_module.cpp of PyTorch write it.
 """
 
@@ -271,11 +271,11 @@ class _Pickle:
 
 
 class _Measured(io.FileIO):
-    """A file of which no one reads much at once: zipfile takes a whole directory, however long it says it is."""
+    """A file of which no one reads much at once: zipfile takes a whole directory, however long it claims to be."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MAX_DIRECTORY_BYTES:
-            raise WeightsUnavailable(f"the zip {self.name} says its directory takes {size} bytes.", _HINT)
+            raise WeightsUnavailable(f"the zip {self.name} claims a directory of {size} bytes.", _HINT)
         return super().read(size) or b""
 
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from model.errors import DatasetError
 
-HINT = "docs/datasets.md says which files a dataset needs and where they come from."
+HINT = "docs/datasets.md lists which files a dataset needs and where they come from."
 
 
 def read_bytes(path: Path) -> bytes:
@@ -91,7 +91,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def refuse(place: str, what: str) -> NoReturn:
-    """Raise the DatasetError that says what is wrong there."""
+    """Raise the DatasetError for what is wrong there."""
     raise DatasetError(f"{place}: {what}.", HINT)
 
 
@@ -129,7 +129,7 @@ def text_of(value: object, place: str) -> str:
 
 
 def number_of(value: object, place: str) -> float:
-    """The value, if it is a finite number, or text that says one. Raises: DatasetError."""
+    """The value, if it is a finite number, or text that spells one. Raises: DatasetError."""
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
             number = float(value)

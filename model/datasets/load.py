@@ -41,7 +41,7 @@ def load_split(dataset: str, split: str, annotations: Path) -> Split:
 
 
 def count_note(split: Split) -> str | None:
-    """What to tell when a split is not as large as it should be; None if it is, or nobody knows."""
+    """A warning for a split that isn't as large as it should be; None if it is, or no size is known."""
     count = dataset_of(split.dataset).splits[split.name].count
     if count is None:
         return None
@@ -88,7 +88,7 @@ def _split_name(split: str) -> SplitName:
 
 
 def _candidates(names: list[str]) -> Iterator[str]:
-    """Names as they stand, then without the video suffix they may carry: DiDeMo's say .avi, the files .mp4."""
+    """Names as they stand, then without the video suffix they may carry: DiDeMo's end in .avi, the files in .mp4."""
     yield from names
     for name in names:
         if (stem := _without_suffix(name)) is not None:

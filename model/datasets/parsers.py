@@ -40,7 +40,7 @@ MSRVTT_SPLITS: Mapping[str, SplitName] = {"train": "train", "validate": "val", "
 """What MSR-VTT's own "split" field calls them."""
 
 OWN_KEYS = ("video", "caption", "captions", "start_s", "end_s", "id")
-"""What an entry of users' own data may say; other keys are theirs and not looked at."""
+"""The keys of an entry of users' own data that are read; they may have others."""
 
 
 class Parsed(NamedTuple):
@@ -80,11 +80,11 @@ def _msrvtt(folder: Path, files: SplitFiles, split: SplitName) -> Parsed:
             found.setdefault(video, []).append(text_of(field(entry, "caption", place), place))
         captions = {**found, **captions}
         for place, entry in _entries(value.get("videos", []), f"{path.name}, video"):
-            video, said = name_of(field(entry, "video_id", place), place), entry.get("split")
-            if said is not None:
-                if said not in MSRVTT_SPLITS:
-                    refuse(place, f"{str(said)[:40]!r} is no split; {', '.join(MSRVTT_SPLITS)} are")
-                splits.setdefault(video, MSRVTT_SPLITS[said])
+            video, marked = name_of(field(entry, "video_id", place), place), entry.get("split")
+            if marked is not None:
+                if marked not in MSRVTT_SPLITS:
+                    refuse(place, f"the split {str(marked)[:40]!r} is unknown; there are {', '.join(MSRVTT_SPLITS)}")
+                splits.setdefault(video, MSRVTT_SPLITS[marked])
     listed = folder / (files.members or "")
     if files.members_optional and not listed.is_file():
         members = [video for video, named in splits.items() if named == split]
@@ -211,10 +211,10 @@ def _own(folder: Path, files: SplitFiles, split: SplitName) -> Parsed:
 def _own_clip(row: Mapping[str, Any], place: str) -> Clip:
     video = name_of(field(row, "video", place), place)
     if near := [key for key in ("start", "end", "text", "sentence") if key in row]:
-        refuse(place, f"{near[0]!r} is none of {', '.join(OWN_KEYS)}")
-    said = [row["caption"]] if "caption" in row else []
-    said += list_of(row["captions"], place) if "captions" in row else []
-    captions = [text_of(one, place).strip() for one in said]
+        refuse(place, f"the key {near[0]!r} is unknown; there are {', '.join(OWN_KEYS)}")
+    given = [row["caption"]] if "caption" in row else []
+    given += list_of(row["captions"], place) if "captions" in row else []
+    captions = [text_of(one, place).strip() for one in given]
     if not captions or not all(captions):
         refuse(place, "a clip needs a caption, or captions, and none may be empty")
     start_s, end_s = (_seconds(row.get(key), f"{place}, {key}") for key in ("start_s", "end_s"))
@@ -270,9 +270,9 @@ def _entries(value: object, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _captions_by_video(value: object, place: str) -> Captions:
     captions: Captions = {}
-    for key, said in object_of(value, place).items():
+    for key, listed in object_of(value, place).items():
         here = f"{place}, entry {str(key)[:40]!r}"
-        captions[name_of(key, here)] = [_sentence(one, here) for one in list_of(said, here)]
+        captions[name_of(key, here)] = [_sentence(one, here) for one in list_of(listed, here)]
     return captions
 
 

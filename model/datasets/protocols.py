@@ -1,7 +1,7 @@
 """The one table of datasets: which files make a split, how it is measured, and how many clips it should have.
 
-A row says what the papers' own runs do; the sources stand beside the numbers. Numbers differ in how well they are
-known, and say so: `seen` (counted in the official list files), `reported` (the named source says so), `recalled` (from
+A row describes what the papers' own runs do; the sources stand beside the numbers. Not all are equally well known:
+they are marked `seen` (counted in the official list files), `reported` (by the named source), `recalled` (from
 the literature at large, not checked again). It opens no file.
 Sources: CLIP4Clip at revision 508ffa3, X-CLIP at 6b5344f, CLIP2Video at e941318; their papers (arXiv 2104.08860,
 2207.07285, 2106.11097); collaborative-experts at 31cf2d2 (split lists that all three use).
@@ -40,7 +40,7 @@ class SplitFiles:
 
     captions: where captions may stand; those that are there are read, the first that knows a video counts.
     members: the list of the split's videos; None where the captions themselves are the list.
-    members_optional: without that file the captions' own field says which split a video belongs to.
+    members_optional: without that file the captions' own field decides which split a video belongs to.
     """
 
     format: Format
@@ -298,7 +298,7 @@ _ROWS = (
         is_paragraph=False,
         is_multi_caption=True,
         captions_per_video="one or more",
-        bounds="as each entry says; else the whole file",
+        bounds="as each entry gives them; else the whole file",
         source="docs/datasets.md, your own data",
         is_own=True,
     ),

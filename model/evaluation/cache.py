@@ -42,7 +42,7 @@ class FeatureCache:
         self._is_full = False
 
     def get(self, key: Key, dtype: np.dtype[Any], width: int) -> NDArray[Any] | None:
-        """The (n, width) array of that type that was put under the key; None if there is none, or it is damaged."""
+        """The (n, width) array of that type that was put under the key; None if it is absent or damaged."""
         path = self.path(key)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -61,7 +61,7 @@ class FeatureCache:
         return np.asarray(frames)
 
     def put(self, key: Key, frames: NDArray[Any]) -> None:
-        """Keep an array. A disk that can't be written to is told once, and nothing more is kept."""
+        """Keep an array. If the disk can't be written to, that is logged once and nothing more is kept."""
         if self._is_full:
             return
         path = self.path(key)
@@ -72,7 +72,7 @@ class FeatureCache:
             self.size_bytes += path.stat().st_size
         except OSError as error:
             self._is_full = True
-            log.warning("features can't be kept in %s any more: %s", self.folder, error)
+            log.warning("features can no longer be kept in %s: %s", self.folder, error)
             return
         self.num_written += 1
 

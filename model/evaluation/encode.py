@@ -1,7 +1,7 @@
 """The clips of a set through the image tower, and from there to what is compared.
 
 Letters: V clips, F frame slots, n real frames of a clip, D embedding width. What the tower makes of a frame depends on
-that frame alone, so it is what is kept on disk; temporal encoder and head run anew, in whatever batches the protocol
+that frame alone, so it is what is kept on disk; temporal encoder and head run again, in whatever batches the protocol
 wants. Reading runs ahead in threads. Memory: V * F * D numbers of the stored type, and some clips on their way.
 """
 
@@ -56,7 +56,7 @@ def encode_clips(
     cache: FeatureCache | None = None,
     *,
     num_readers: int = 2,
-    tell: Progress | None = None,
+    on_progress: Progress | None = None,
 ) -> EncodedClips:
     """Read and encode every clip that the cache doesn't hold.
 
@@ -73,8 +73,8 @@ def encode_clips(
     def done(num: int) -> None:
         nonlocal num_done
         num_done += num
-        if tell:
-            tell("encoding videos", num_done, len(chosen.clips))
+        if on_progress:
+            on_progress("encoding videos", num_done, len(chosen.clips))
 
     done(0)
     absent: list[int] = []

@@ -30,7 +30,7 @@ equals give k ranks and there are more ranks than queries; for the texts of the 
 position, one rank.
 """
 Median = Literal["mean", "lower"]
-"""Of two middle ranks: their mean, or the lower."""
+"""What stands for two middle ranks: their mean, or the lower one."""
 
 
 class RetrievalRanks:

@@ -1,6 +1,6 @@
 """What the papers report on the datasets that can be evaluated here. None of it was measured by us.
 
-Percentages as printed; a row says where it stands. Rows of one paper that another one ran again are marked: the larger
+Percentages as printed; a row names its source. Rows of one paper that another one ran again are marked: the larger
 towers of CLIP4Clip are by X-CLIP's authors. Weights of most of these rows were never published.
 Sources: CLIP4Clip arXiv:2104.08860, X-CLIP arXiv:2207.07285, CLIP2Video arXiv:2106.11097.
 """
@@ -32,7 +32,7 @@ class PublishedRow:
     video_to_text: Mapping[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; "published" is there so that nobody takes it for a measurement of ours."""
+        """For JSON; "published" marks it as no measurement of ours."""
         return {
             "published": True,
             "model": self.model,

@@ -1,4 +1,4 @@
-"""Run a model over a set of clips and say how well it retrieves, both ways and by slices; one answer for every dataset.
+"""Run a model over a set of clips and report how well it retrieves, both ways and by slices; one answer for all sets.
 
 It takes a built model and a set whose clips can be read; it loads none, looks for no file and prints nothing.
 Memory is bounded: see encode.py and blocks.py.
@@ -25,7 +25,7 @@ from model.served_model import ServedModel
 from model.types import ScorerName
 
 NAMES_SHOWN = 100
-"""Of missing and unreadable clips, in the answer; the count tells of all."""
+"""Missing and unreadable clips named in the answer; the count covers all of them."""
 
 WAYS = ("text_to_video", "video_to_text")
 
@@ -60,12 +60,12 @@ def evaluate(
     Raises: DatasetError if clips can't be read, which names them; UnknownScorer; ModelError if a score is NaN.
     """
     options = options or EvaluationOptions()
-    tell = on_progress or (lambda what, done, total: None)
+    report = on_progress or (lambda what, done, total: None)
     network = model.network
     ties: Ties = "official" if network.masks == "reference" and not chosen.slices else "against"
     began_s = time.monotonic()
     encoded = encode_clips(
-        network, chosen, model.spec.fingerprint, options.cache, num_readers=options.num_readers, tell=tell
+        network, chosen, model.spec.fingerprint, options.cache, num_readers=options.num_readers, on_progress=report
     )
     _refuse_unreadable(encoded, options)
     videos = video_features(network, encoded)
@@ -75,15 +75,15 @@ def evaluate(
     ranks = RetrievalRanks(
         len(measured.clips), measured.video_of_text if measured.is_multi_caption else None, ties=ties
     )
-    tell("scoring texts", 0, len(texts))
+    report("scoring texts", 0, len(texts))
     for block_BV in score_texts(network, texts, videos, options.scorer):
         if np.isnan(block_BV).any():
             raise ModelError(
-                f"The model {model.spec.name!r} gave scores that are no numbers.",
+                f"The model {model.spec.name!r} gave scores that are not numbers.",
                 "Its weights are damaged, or its training diverged.",
             )
         ranks.add(block_BV)
-        tell("scoring texts", ranks.num_texts_seen, len(texts))
+        report("scoring texts", ranks.num_texts_seen, len(texts))
     ended_s = time.monotonic()
     return {
         "model": model.spec.name,
@@ -124,7 +124,7 @@ def evaluate(
 def evaluate_shapes(
     model: ServedModel, items: Sequence[Item] | None = None, on_progress: Progress | None = None
 ) -> dict[str, Any]:
-    """`evaluate` over the held-out drawn shapes (all 1,000 unless `items` says which)."""
+    """`evaluate` over the held-out drawn shapes (all 1,000, or `items`)."""
     return evaluate(model, set_of_shapes(items), on_progress=on_progress)
 
 

@@ -99,7 +99,7 @@ def set_of_split(
 
 
 def set_of_shapes(items: Sequence[Item] | None = None) -> EvaluationSet:
-    """The held-out drawn shapes, all 1,000 unless `items` says which; they are drawn as they are read."""
+    """The held-out drawn shapes, all 1,000, or `items`; they are drawn as they are read."""
     chosen = held_out() if items is None else items
     clips = tuple(
         MeasuredClip(
@@ -126,6 +126,6 @@ def _measured(clip: Clip, path: Path, reader: FrameReader, rule: FrameRule, read
             **asdict(rule),
             "reading": reading,
         }
-    except OSError:  # the reader will say what is wrong with it
+    except OSError:  # the reader will report what is wrong with it
         identity = None
     return MeasuredClip(clip.id, clip.captions, partial(reader, path, clip), identity)

@@ -61,7 +61,7 @@ class TightNetwork(Network):
 
     @classmethod
     def described(cls, state: Mapping[str, Tensor], config: NetworkConfig) -> NetworkConfig:
-        """Layers and positions; attention heads aren't told by weights."""
+        """Layers and positions; weights don't show attention heads."""
         positions = 77 if _POSITIONS_KEY not in state else len(state[_POSITIONS_KEY])
         return replace(config, head=TightConfig(num_blocks(state, "cross.transformer."), None, positions))
 

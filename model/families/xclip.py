@@ -36,7 +36,7 @@ FORMER_SWITCHES = {"is_fine_temporal": "fine_grains_use_temporal"}
 
 
 class XClipNetwork(Network):
-    """X-CLIP; the head's options say what of it is switched."""
+    """X-CLIP, with the variants that the head's options switch."""
 
     kind = "xclip"
     scorers = SHARED_SCORERS
@@ -118,7 +118,7 @@ class XClipNetwork(Network):
         return self.config.temporal.kind == "mean" and all(map(_is_identity, others))
 
     def video_from_frames(self, raw_VFD: Tensor, mask_VF: Tensor) -> VideoFeatures:
-        """Pooled by the temporal encoder; frames are the raw ones, or the encoded ones if the options say so."""
+        """Pooled by the temporal encoder; frames are the raw ones, or the encoded ones if the options ask for it."""
         moved_VFD = self.temporal(raw_VFD, mask_VF)
         fine_VFD = moved_VFD if self.head.options.fine_grains_use_temporal else raw_VFD
         return VideoFeatures(pool(moved_VFD, mask_VF), normalize(fine_VFD, dim=-1), mask_VF)

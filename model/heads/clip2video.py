@@ -2,7 +2,7 @@
 
 Letters: T texts, V segments, F frame slots, D embedding width, W words, K centres, L tokens of a sequence, N texts or
 segments. Both branches give one vector per segment and one per text, so both can recall. Masks are bool, True = real.
-The official code misreads masks; `MaskForm` says which reading is wanted, and docs/decisions why there are two.
+The official code misreads masks; `MaskForm` chooses the reading, and docs/decisions explains why there are two.
 It knows no logit scale: that belongs to the towers and is the caller's. Parameter names are the official ones, so that
 an official checkpoint fits without a table.
 Source: CLIP2Video, arXiv:2106.11097; official behaviour at revision e941318.
@@ -27,47 +27,61 @@ CENTRE_STD = 0.125
 
 @dataclass(frozen=True)
 class MaskForm:
-    """How masks of segments of unequal lengths are read.
-
-    is_head_order_swapped: head h of segment v uses the mask of segment (v * H + h) mod V, so neighbours in a batch
-    matter. is_difference_leaky: the difference between the last real frame and the first padded one counts as real.
-    is_finite: a masked key carries -1e6, not minus infinity. Where all keys of a row are masked, as in the difference
-    attention of a segment of one frame, the row then attends by what rounding leaves of its logits, and the leak makes
-    that heard; and float16 can't hold the number.
-    """
+    """How masks of segments of unequal lengths are read."""
 
     is_head_order_swapped: bool
+    """Whether head h of segment v uses the mask of segment (v * H + h) mod V, so that neighbours in a batch matter."""
+
     is_difference_leaky: bool
+    """Whether the difference between the last real frame and the first padded one counts as real."""
+
     is_finite: bool
+    """Whether a masked key carries -1e6 and not minus infinity. Where all keys of a row are masked, as in the
+    difference attention of a segment of one frame, the row then attends by what rounding leaves of its logits, and the
+    leak makes that count; and float16 can't hold the number."""
 
 
 OFFICIAL = MaskForm(is_head_order_swapped=True, is_difference_leaky=True, is_finite=True)
 """Exactly what the official code computes: for parity, and for evaluation under the official protocol."""
 
 CORRECTED = MaskForm(is_head_order_swapped=False, is_difference_leaky=False, is_finite=False)
-"""What the paper describes: a segment's vectors depend on its real frames alone. For serving and for training anew."""
+"""What the paper describes: a segment's vectors depend on its real frames alone. For serving and for new training."""
 
 
 @dataclass(frozen=True)
 class Clip2VideoConfig:
-    """Which parts the head has; the defaults are those of the released models, in the corrected form.
-
-    global_branch: what is pooled into the global vector. difference: what becomes of a difference before it enters a
-    sequence. alignment: which video tokens are aligned to the centres: none (no such branch), the frames alone, or the
-    frames and every second one after a transformer over those (TAB) or over those and their differences (TAB_TDB).
-    heads defaults to embed_dim / 64. global_weight is the global branch's share of the score, 0 to 1.
-    """
+    """Which parts the head has; the defaults are those of the released models, in the corrected form."""
 
     embed_dim: int
+    """D."""
+
     global_branch: Literal["mean", "seqTransf", "TDB"] = "TDB"
+    """What is pooled into the global vector."""
+
     difference: Literal["plain", "sigmoid_mlp", "sigmoid_selfA"] = "sigmoid_selfA"
+    """What becomes of a difference before it enters a sequence."""
+
     alignment: Literal["none", "frames", "TAB", "TAB_TDB"] = "TAB_TDB"
+    """Which video tokens are aligned to the centres: none (no such branch), the frames alone, or the frames and every
+    second one after a transformer over those (TAB) or over those and their differences (TAB_TDB)."""
+
     num_centres: int = 5
+    """K."""
+
     global_weight: float = 0.5
+    """The global branch's share of the score, 0 to 1."""
+
     layers: int = 4
+    """Blocks of the global branch's transformer."""
+
     heads: int | None = None
+    """Attention heads; None for D / 64."""
+
     num_positions: int = 77
+    """Frames that can be placed in time."""
+
     masks: MaskForm = CORRECTED
+    """How masks are read."""
 
     @property
     def has_differences(self) -> bool:
@@ -81,7 +95,7 @@ class Clip2VideoConfig:
 
 
 class BranchVectors(NamedTuple):
-    """Of V segments or T texts: global (N, D) and aligned (N, D), normalised; aligned is None without that branch."""
+    """Of V segments or T texts, normalised: global (N, D), and aligned (N, D) or None without that branch."""
 
     whole_ND: Tensor
     aligned_ND: Tensor | None
@@ -96,7 +110,7 @@ class BranchScores(NamedTuple):
 
 
 class Clip2VideoHead(nn.Module):
-    """TDB and TAB as the configuration says. A part that the configuration has no use for doesn't exist."""
+    """TDB and TAB as configured. A part that the configuration has no use for doesn't exist."""
 
     frame_position_embeddings: nn.Embedding
     type_position_embeddings: nn.Embedding
@@ -180,7 +194,7 @@ class Clip2VideoHead(nn.Module):
     def text(self, sentence_TD: Tensor, words_TWD: Tensor, mask_TW: Tensor) -> BranchVectors:
         """Raw sentences (T, D), raw words (T, W, D), mask (T, W) bool -> both vectors of each text.
 
-        The first word, a text's start token, takes no part, whatever the mask says of it.
+        The first word, a text's start token, takes no part, whatever the mask has there.
         """
         whole_TD = normalize(sentence_TD, dim=-1)
         if self.config.alignment == "none":
@@ -273,9 +287,9 @@ class Clip2VideoHead(nn.Module):
 
 
 def key_bias(mask_VL: Tensor, heads: int, dtype: torch.dtype, form: MaskForm) -> Tensor:
-    """The additive attention bias of a mask over keys, read as `form` says; never NaN after the softmax.
+    """The additive attention bias of a mask over keys, read by `form`; never NaN after the softmax.
 
-    With minus infinity, a row without any real key attends to all of them: its result is read by nobody.
+    With minus infinity, a row without any real key attends to all of them: its result is never read.
     Shapes:  mask (V, L) bool -> (V * heads, L, L), segment-major as torch's attention expects it
     """
     if not form.is_finite:

@@ -21,7 +21,7 @@ from model.types import GRAINS
 
 @dataclass(frozen=True, slots=True)
 class GrainOptions:
-    """What of the head is switched; the defaults are the paper's. docs/experiments.md says what each is worth."""
+    """The head's switches; the defaults are the paper's. docs/experiments.md has what each is worth."""
 
     grains: tuple[str, ...] = GRAINS
     """Those whose mean is the score."""

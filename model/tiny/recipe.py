@@ -1,7 +1,7 @@
 """The recipe of the bundled tiny model: its configuration, its training, and where it is kept.
 
-An ordinary X-CLIP: open_clip towers, CLIP2Video's difference block as temporal encoder (docs/experiments.md says why),
-and the multi-grained head. It is trained from random weights on endless drawn clips, with the masked scores that are
+An ordinary X-CLIP: open_clip towers, CLIP2Video's difference block as temporal encoder (see docs/experiments.md), and
+the multi-grained head. It is trained from random weights on endless drawn clips, with the masked scores that are
 served. Everything follows from the seed.
 """
 
@@ -59,7 +59,7 @@ class TinyTraining:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What a step of the training says of itself: loss, in-batch accuracy (fraction), elapsed seconds."""
+    """Figures of a training step: loss, in-batch accuracy (fraction), elapsed seconds."""
 
     step: int
     total_steps: int

@@ -1,6 +1,6 @@
 """Scenes of one or two coloured shapes that move, grow or appear, and the sentences that describe them.
 
-A scene says what happens; shapes.py draws it. Everything is sampled from a numpy Generator, so a seed is a data set.
+A scene is what happens; shapes.py draws it. Everything is sampled from a numpy Generator, so a seed is a data set.
 Six of the forty-eight pairs of colour and shape are held out: no training scene shows them.
 Coordinates are fractions of the picture's side (x to the right, y downwards), times fractions of the clip.
 """
@@ -105,9 +105,9 @@ class Scene:
 
     @property
     def meaning(self) -> tuple[object, ...]:
-        """What a sentence tells apart; scenes of one meaning are right answers for one another's sentences."""
-        said = [(actor.look, actor.motion) for actor in self.actors]
-        return self.kind, *(sorted(said) if self.kind == "two" else said)
+        """What a sentence distinguishes; scenes of one meaning are right answers for one another's sentences."""
+        seen = [(actor.look, actor.motion) for actor in self.actors]
+        return self.kind, *(sorted(seen) if self.kind == "two" else seen)
 
     @property
     def has_held_out_look(self) -> bool:
@@ -187,7 +187,7 @@ def describe(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def grammar_words() -> list[str]:
-    """Every word that `describe` can say, sorted: the tiny tokenizer's vocabulary."""
+    """Every word that `describe` uses, sorted: the tiny tokenizer's vocabulary."""
     phrases = [*COLOURS, "a", "an"]
     phrases += [name for names in SHAPES.values() for name in names]
     phrases += [verb for verbs in VERBS.values() for verb in verbs]

@@ -104,7 +104,7 @@ class SplitPairs:
     """A dataset's training split: every (clip, caption) once an epoch in an order of the epoch's own; what doesn't fill
     a batch is left out of that epoch.
 
-    A clip that can't be read is told once, and in its place stands the pair that another step of the epoch has there;
+    A clip that can't be read is reported once, and the pair that another step of the epoch has there takes its place;
     which one follows from the files, so that a resumed run does the same.
     """
 
@@ -154,7 +154,7 @@ class SplitPairs:
             raise DatasetError(
                 f"{MAX_SUBSTITUTES} clips in a row can't be read, the last of them "
                 f"{self._split.clips[self._pairs[number][0]].id}.",
-                "Check the videos; vidgrain doctor says what decodes here.",
+                "Check the videos; vidgrain doctor lists what decodes here.",
             )
 
         read_rows = list(each(read, rows))

@@ -215,7 +215,7 @@ def _config_from(values: Mapping[str, Any], where: str) -> TrainConfig:
 
 
 def differences(before: Mapping[str, Any], now: TrainConfig) -> list[str]:
-    """The keys whose values differ from those a run began with, as "run.seed 1 is now 2"; `UNBOUND` ones aside."""
+    """The keys whose values differ from those a run started with, as "run.seed 1 is now 2"; `UNBOUND` ones aside."""
     found = []
     for part, kind in _PARTS.items():
         was, is_ = _with_present_names(part, before.get(part, {})), now.as_dict()[part]

@@ -3,13 +3,13 @@
 Letters: R ranks, N rows of one rank. Each rank encodes its part of the global batch; the loss is that of the whole
 batch on every rank, over features gathered from all. Gradients must then equal those of one process with all rows:
 
-- `gather` hands back, for a rank's own rows, the sum of what all ranks' losses say of them;
-- `average_gradients` takes the mean over the ranks. Of what lies before the gather (towers, temporal encoder) a rank
-  holds R times its own rows' share, so the mean is the sum of all shares. Of what lies behind it (head, logit scale)
+- `gather` hands back, for a rank's own rows, the sum of their gradients in all ranks' losses;
+- `average_gradients` takes the mean over the ranks. For what lies before the gather (towers, temporal encoder) a rank
+  holds R times its own rows' share, so the mean is the sum of all shares. For what lies behind it (head, logit scale)
   every rank holds the whole gradient, and the mean changes nothing.
 
 The official code differs: the backward pass of its gather keeps the rank's own rows without the sum, so that the mean
-makes the gradient of towers and temporal encoder R times too small beside the head's. Adam hides that, but for the
+makes the gradient of towers and temporal encoder R times too small beside the head's. Adam hides that, except in the
 clipping of the norm over both. Ours is right, so a run doesn't depend on how many GPUs it has.
 
 The gradients are averaged after the backward pass rather than by DistributedDataParallel: a network is called through
@@ -38,7 +38,7 @@ PATIENCE = datetime.timedelta(hours=4)
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Which process this is of how many; the first writes the files and speaks."""
+    """Which process this is out of how many; the first one writes the files and reports."""
 
     rank: int = 0
     world: int = 1
@@ -74,7 +74,7 @@ def leave_ranks() -> None:
 def gather(ranks: Ranks, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Each tensor (N, ...) -> (R * N, ...), rows in the order of the ranks; gradients flow back to each rank's rows.
 
-    N must be the same on all ranks. Of a single process it gives what it got.
+    N must be the same on all ranks. With a single process nothing changes.
     """
     if ranks.world == 1:
         return tuple(tensors)
@@ -106,9 +106,9 @@ def any_rank(ranks: Ranks, flag: bool, device: torch.device) -> bool:
     """Whether the flag is set on any rank; all ranks must ask at the same point."""
     if ranks.world == 1:
         return flag
-    told = torch.tensor(int(flag), device=device)
-    dist.all_reduce(told, op=dist.ReduceOp.MAX)
-    return bool(told.item())
+    highest = torch.tensor(int(flag), device=device)
+    dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+    return bool(highest.item())
 
 
 def wait_for_all(ranks: Ranks) -> None:

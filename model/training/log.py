@@ -24,7 +24,7 @@ Listener = Callable[[Mapping[str, Any]], None]
 
 
 class RunLog:
-    """Appends to out/log.jsonl and tells a listener. Of a rank that isn't the first: path None, only the listener."""
+    """Appends to out/log.jsonl and passes each line to a listener. path: None on ranks other than the first."""
 
     def __init__(self, path: Path | None, listener: Listener) -> None:
         self._path, self._listener = path, listener

@@ -46,7 +46,7 @@ class OptimiserSettings:
 def rise_then_cosine(progress: float, warmup: float) -> float:
     """The factor on the learning rate when a fraction `progress` of all steps is done; the first step gets 0.
 
-    The cosine isn't moved to begin where the rise ends: with warmup 0.1 it starts at 0.976. After the last step it
+    The cosine isn't shifted to where the rise ends: with warmup 0.1 it starts at 0.976. After the last step it
     stays at 0, where the official one would rise again.
     """
     if progress < warmup:

@@ -33,7 +33,7 @@ class Optimisation:
         return [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
 
     def begin(self, step: int) -> dict[str, float]:
-        """Set the rates of a step (from 0) and tell them by group."""
+        """Set the rates of a step (from 0) and return them by group."""
         groups = self.optimiser.param_groups
         if self.highest is not None:
             factor = warmup_cosine(step, self.total_steps, self.warmup_steps)

@@ -1,6 +1,6 @@
 """A configuration -> a run: data, network, optimiser and folder built, joined, and set going where they were left.
 
-Decoding is handed in: model/ knows no decoder. It prints nothing; what there is to say goes to a listener.
+Decoding is handed in: model/ knows no decoder. It prints nothing; its log lines go to a listener.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def run_training(
 ) -> Outcome:
     """Train, or go on with what `folder` holds of this configuration; under torchrun as one of its processes.
 
-    Of several processes only the first tells the listener. Raises: TrainingError and its kinds, DatasetError, and what
+    Of several processes only the first calls the listener. Raises: TrainingError and its kinds, DatasetError, and what
     loading a model raises.
     """
     device = find_device(config.run.device)
@@ -72,7 +72,7 @@ def _run(
     saved = None if is_fresh else folder.progress()
     if saved is not None and saved.step >= saved.total_steps:
         return Outcome("finished", saved, ranks.is_first)
-    network, told = _network(config, data, folder, saved)
+    network, origin = _network(config, data, folder, saved)
     network.to(device)
     same_weights(ranks, network)
     network.to(memory_format=torch.channels_last)  # convolutions are faster so, on CPUs much
@@ -85,7 +85,7 @@ def _run(
         if saved.total_steps != plan.total_steps:
             raise TrainingError(
                 f"The run in {folder.out} was of {saved.total_steps} steps, and the data now make {plan.total_steps}.",
-                "Clips were added or are missing; begin anew with --fresh.",
+                "Clips were added or are missing; start over with --fresh.",
             )
         folder.load_optimiser(optimisation.optimiser)
     if ranks.is_first:  # by now nothing is left that could keep the run from beginning
@@ -94,7 +94,7 @@ def _run(
     log.write(
         "started" if saved is None else "resumed",
         saved.step if saved else 0,
-        start=told,
+        start=origin,
         kind=network.kind,
         num_words=network.num_words,
         num_frames=network.num_frames,

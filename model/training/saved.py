@@ -1,6 +1,6 @@
 """What a run leaves in its folder, and how it is found again after a kill.
 
-    out/run.json           the configuration that the run began with
+    out/run.json           the configuration that the run started with
     out/last/              an ordinary model folder, and what resuming needs beside: optimiser.pt, progress.json
     out/best/              an ordinary model folder: the step with the best validation; validation.json has its figures
     out/log.jsonl          model/training/log.py
@@ -89,13 +89,13 @@ class RunFolder:
                     "Wait for its end, or name another folder by --out.",
                 ) from error
             except OSError:
-                pass  # some network drives know no locks: training goes on there without
+                pass  # some network drives have no locks: training goes on there without
             yield
         finally:
             os.close(descriptor)
 
     def check_fresh(self, config: TrainConfig) -> None:
-        """Whether a run may begin anew here. Raises: InvalidTraining if it would remove what it starts from."""
+        """Whether a run may start over here. Raises: InvalidTraining if it would remove what it starts from."""
         start = Path(config.model.start).resolve()
         if {self.last.resolve(), self.best.resolve()} & {start, *start.parents}:
             raise InvalidTraining(
@@ -103,9 +103,9 @@ class RunFolder:
             )
 
     def check(self, config: TrainConfig) -> None:
-        """Whether a run of this configuration may begin or go on in the held folder; nothing in it is removed.
+        """Whether a run of this configuration may start or go on in the held folder; nothing in it is removed.
 
-        Raises: TrainingError where the run there began with another configuration, or no run left what lies there.
+        Raises: TrainingError where the run there started with another configuration, or no run left what lies there.
         """
         before = self._read_json(self.out / RUN_FILE)
         if before is None:
@@ -113,23 +113,23 @@ class RunFolder:
             if there:
                 raise TrainingError(
                     f"{self.out} holds {', '.join(there)} and no {RUN_FILE}: it isn't a run that could go on.",
-                    "Name another folder by --out; or begin anew with --fresh, which removes them.",
+                    "Name another folder by --out; or start over with --fresh, which removes them.",
                 )
             return
         with self._writing():
             self._mend()
         began = before.get("config")
         if not isinstance(began, dict) or not all(isinstance(part, dict) for part in began.values()):
-            raise TrainingError(f"{self.out / RUN_FILE} isn't a run's file.", "Begin anew with --fresh.")
+            raise TrainingError(f"{self.out / RUN_FILE} isn't a run's file.", "Start over with --fresh.")
         changed = differences(began, config)
         if changed:
             raise TrainingError(
-                f"The run in {self.out} began with another configuration: {'; '.join(changed)}.",
-                "Set these back, begin anew with --fresh, or name another folder by --out.",
+                f"The run in {self.out} started with another configuration: {'; '.join(changed)}.",
+                "Set these back, start over with --fresh, or name another folder by --out.",
             )
 
     def claim(self, config: TrainConfig, *, is_fresh: bool) -> None:
-        """Let the checked folder be this run's, which can begin: only now is an old one removed, if `is_fresh`.
+        """Give the checked folder to this run: only now is an old one removed, if `is_fresh`.
 
         Raises: TrainingError if the folder can't be written.
         """
@@ -149,9 +149,9 @@ class RunFolder:
             best = Best(_whole(values["best"]["step"]), float(values["best"]["figure"]))
             progress = Progress(_whole(values["step"]), _whole(values["total_steps"]), best)
         except (KeyError, TypeError, ValueError) as error:
-            raise TrainingError(f"{path} lacks or misstates {error}.", "Begin anew with --fresh.") from error
+            raise TrainingError(f"{path} lacks or misstates {error}.", "Start over with --fresh.") from error
         if not best.step <= progress.step <= progress.total_steps:
-            raise TrainingError(f"{path} has steps that can't be.", "Begin anew with --fresh.")
+            raise TrainingError(f"{path} has impossible numbers of steps.", "Start over with --fresh.")
         return progress
 
     def load_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
@@ -160,7 +160,7 @@ class RunFolder:
         try:
             optimiser.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except DAMAGED as error:
-            raise TrainingError(f"{path} can't be read: {reason_of(error)}.", "Begin anew with --fresh.") from error
+            raise TrainingError(f"{path} can't be read: {reason_of(error)}.", "Start over with --fresh.") from error
 
     def save_last(self, network: Network, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
         """Write `last` whole, then let it take the old one's place. Raises: TrainingError, and the old one stays."""
@@ -190,7 +190,7 @@ class RunFolder:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError where the disk is full
+        except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError where the disk is full
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
             raise TrainingError(
                 f"The folder {str(self.out)!r} can't be written: {reason}.",
@@ -227,9 +227,9 @@ class RunFolder:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise TrainingError(f"{path} can't be read: {error}.", "Begin anew with --fresh.") from error
+            raise TrainingError(f"{path} can't be read: {error}.", "Start over with --fresh.") from error
         if not isinstance(values, dict):
-            raise TrainingError(f"{path} isn't a run's file.", "Begin anew with --fresh.")
+            raise TrainingError(f"{path} isn't a run's file.", "Start over with --fresh.")
         return values
 
 

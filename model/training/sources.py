@@ -23,7 +23,7 @@ from model.training.log import RunLog
 from model.training.validation import Validation, validation_over
 
 VALIDATION_SEED = 7_301
-"""Of the drawn clips that validate; the 1,000 that evaluate have another."""
+"""Seed of the drawn clips that validate; the 1,000 that evaluate have another."""
 NUM_MIXED, NUM_TWIN_PAIRS = 100, 50
 NAMES_IN_ERROR = 10
 
@@ -80,7 +80,7 @@ class SplitData:
         rule = self._row.frame_rule(network.kind)
         reader = make_reader(rule, network.backbone.preprocess.resize)
 
-        def tell(error: ClipUnreadable, step: int) -> None:
+        def report(error: ClipUnreadable, step: int) -> None:
             log.write("clip_unreadable", step, reason=str(error))
 
         split, files = self._train
@@ -91,7 +91,7 @@ class SplitData:
             batch_size=config.run.batch_size,
             num_frames=network.num_frames,
             seed=config.run.seed,
-            on_unreadable=tell,
+            on_unreadable=report,
         )
         held, held_files = self._val
         return pairs, validation_over(set_of_split(held, held_files.paths, reader, rule), config.run.workers)

@@ -34,13 +34,18 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step says of itself. grad_norm: L2 of all gradients before clipping; learning_rates by group;
-    logit_scale: exp of the parameter, after the step."""
+    """Figures of a step."""
 
     loss: float
+
     grad_norm: float
+    """L2 of all gradients before clipping."""
+
     logit_scale: float
+    """exp of the parameter, after the step."""
+
     learning_rates: dict[str, float]
+    """By group."""
 
 
 def inputs_of(batch: Batch, network: Network, device: torch.device) -> Inputs:

@@ -81,7 +81,7 @@ class Trainer:
         self._source, self._validate = source, validate
         self._folder, self._log = folder, log
         self._device, self._ranks = device, ranks
-        self._since, self._told = 0.0, 0  # when, and at which step, speed was last told
+        self._since, self._reported = 0.0, 0  # when, and at which step, speed was last reported
 
     def run(self, progress: Progress, should_stop: Callable[[], bool] = lambda: False) -> Outcome:
         """Go on from `progress` to the end, or until should_stop() after a step.
@@ -92,7 +92,7 @@ class Trainer:
         self._network.train()
         last_saved = progress.step
         with made_ahead(self._make, progress.step, plan.total_steps, run.workers) as batches:
-            self._since, self._told = time.monotonic(), progress.step
+            self._since, self._reported = time.monotonic(), progress.step
             for batch in batches:
                 seed_step(run.seed, progress.step, self._ranks.rank)
                 result = take_step(
@@ -106,7 +106,7 @@ class Trainer:
                 )
                 progress = replace(progress, step=progress.step + 1)
                 is_last = progress.step == plan.total_steps
-                self._tell(progress.step, result, is_last)
+                self._report(progress.step, result, is_last)
                 if is_last or progress.step % plan.validate_every == 0:
                     progress = self._validated(progress)
                 if is_last or progress.step % plan.save_every == 0:
@@ -128,12 +128,12 @@ class Trainer:
         batch = collate(pairs, network.backbone, network.num_words, network.num_frames)
         return batch.pinned() if self._device.type == "cuda" else batch
 
-    def _tell(self, step: int, result: StepResult, is_last: bool) -> None:
+    def _report(self, step: int, result: StepResult, is_last: bool) -> None:
         if step % self._config.run.log_every and not is_last:
             return
         now = time.monotonic()
-        speed = (step - self._told) * self._config.run.batch_size / max(1e-9, now - self._since)
-        self._since, self._told = now, step
+        speed = (step - self._reported) * self._config.run.batch_size / max(1e-9, now - self._since)
+        self._since, self._reported = now, step
         self._log.write(
             "step_done",
             step,

@@ -61,9 +61,9 @@ def convert(
     from service.cli.printing import print_json, stderr
 
     if to is not None and to not in TARGETS:
-        raise typer.BadParameter(f"{to!r} is none of {', '.join(TARGETS)}", param_hint="--to")
+        raise typer.BadParameter(f"{to!r} is unknown; there are {', '.join(TARGETS)}", param_hint="--to")
     if dtype not in DTYPES:
-        raise typer.BadParameter(f"{dtype!r} is none of {', '.join(DTYPES)}", param_hint="--dtype")
+        raise typer.BadParameter(f"{dtype!r} is unknown; there are {', '.join(DTYPES)}", param_hint="--dtype")
     done = run(
         source,
         target,
@@ -121,7 +121,7 @@ def evaluate(
     masks = FORMER_MASKS.get(masks, masks) if masks is not None else None
     for value, known, option in ((masks, get_args(Masks), "--masks"), (scorer, tuple(SCORERS), "--scorer")):
         if value is not None and value not in known:
-            raise typer.BadParameter(f"{value!r} is none of {', '.join(known)}", param_hint=option)
+            raise typer.BadParameter(f"{value!r} is unknown; there are {', '.join(known)}", param_hint=option)
     if out is not None and (not out.parent.is_dir() or out.is_dir()):
         why = f"{str(out)!r} is a folder" if out.is_dir() else f"there is no folder {str(out.parent)!r}"
         raise typer.BadParameter(why, param_hint="--out")
@@ -162,7 +162,7 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; one that was begun goes on.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps in all, in place of epochs.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew: what the run left in its folder goes.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over: what the run left there is removed.")] = False,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Train although videos are missing; they are named.")
     ] = False,

@@ -76,7 +76,7 @@ class FakeModel:
 
     def score(self, query: Query, videos: VideoFeatures, scorer: ScorerName | None = None) -> Scores:
         if scorer not in (None, *self._spec.scorers):
-            raise UnknownScorer(f"the scorer {scorer!r} is none of the fake's", "Use aosm or mean.")
+            raise UnknownScorer(f"the scorer {scorer!r} is unknown to the fake", "Use aosm or mean.")
         whole = self.recall_vectors(query)
         parts = query.words if isinstance(query, TextFeatures) else query.frames
         part_mask = query.mask

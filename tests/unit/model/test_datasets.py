@@ -195,7 +195,7 @@ BAD: dict[str, tuple[str, str, str, str]] = {  # dataset, file, its text, what t
     "own none": ("folder", "test.jsonl", '{"video": "a"}', "line 1: a clip needs a caption"),
     "own stretch": ("folder", "test.jsonl", '{"video": "a", "caption": "x", "start_s": 3, "end_s": 3}', "is empty"),
     "own before": ("folder", "test.jsonl", '{"video": "a", "caption": "x", "start_s": -1}', "before the video's start"),
-    "own typo": ("folder", "test.jsonl", '{"video": "a", "caption": "x", "start": 1}', "'start' is none of video"),
+    "own typo": ("folder", "test.jsonl", '{"video": "a", "caption": "x", "start": 1}', "the key 'start' is unknown"),
     "own id": (
         "folder",
         "test.jsonl",

@@ -276,7 +276,7 @@ def test_scores_that_are_no_numbers_end_the_run(tmp_path: Path) -> None:
     model = model_of("clip4clip", tmp_path)
     with torch.no_grad():
         next(model.network.backbone.clip.parameters()).fill_(float("nan"))
-    with pytest.raises(ModelError, match="'small' gave scores that are no numbers"):
+    with pytest.raises(ModelError, match="'small' gave scores that are not numbers"):
         evaluate(model, set_of(tmp_path, CountingReader()))
 
 

@@ -192,7 +192,7 @@ def test_what_no_run_left_is_not_removed(name: str, start: Path, tmp_path: Path)
         ("last/progress.json", b"{}", r"progress\.json lacks"),
         ("last/progress.json", {"step": "one"}, "lacks or misstates 'one'"),
         ("last/progress.json", {"step": -5}, "lacks or misstates -5"),
-        ("last/progress.json", {"step": 3}, "steps that can't be"),
+        ("last/progress.json", {"step": 3}, "impossible numbers of steps"),
         ("last/progress.json", {"best": 3}, r"progress\.json lacks"),
         ("last/progress.json", b"[" * 100_000, r"progress\.json can't be read"),
         ("run.json", {"config": 3}, r"run\.json isn't a run's"),

@@ -175,9 +175,9 @@ def test_shapes_do_not_tell_activation_and_heads() -> None:
     [
         ("visual.positional_embedding", (7, 64), "6 image positions"),
         ("visual.proj", (64, 40), "ends in 40 numbers and the text tower in 48"),
-        ("token_embedding.weight", (50,), "shapes are none of CLIP's"),
-        ("visual.conv1.weight", (64, 3, 8), "shapes are none of CLIP's"),
-        ("text_projection", (), "shapes are none of CLIP's"),
+        ("token_embedding.weight", (50,), "shapes aren't CLIP's"),
+        ("visual.conv1.weight", (64, 3, 8), "shapes aren't CLIP's"),
+        ("text_projection", (), "shapes aren't CLIP's"),
     ],
 )
 def test_shapes_that_contradict_each_other_are_said(name: str, shape: tuple[int, ...], told: str) -> None:
@@ -271,9 +271,9 @@ def test_one_tower_says_which_is_absent_and_two_files_merge() -> None:
     text = {name: value for name, value in whole.items() if name.startswith("text_")}
     image = {name: value for name, value in whole.items() if name.startswith("vis")}
     assert layout_of(text) == layout_of(image) == "hugging_face" and len(text) + len(image) + 1 == len(whole)
-    with pytest.raises(CheckpointMismatch, match=r"the image tower is absent.*one folder"):
+    with pytest.raises(CheckpointMismatch, match=r"the image tower is missing.*one folder"):
         to_official(text)
-    with pytest.raises(CheckpointMismatch, match="the text tower is absent"):
+    with pytest.raises(CheckpointMismatch, match="the text tower is missing"):
         to_official(image)
     merged = to_official(merge_towers(text, image))
     assert merged.pop("clip.logit_scale").item() == pytest.approx(CLIP_LOGIT_SCALE) == math.log(100)

@@ -1,4 +1,4 @@
-"""Published preprocessing becomes ours, held to open_clip's own transform; what can't be followed is named."""
+"""Published preprocessing becomes ours, held to open_clip's own transform; what isn't supported is named."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def test_what_is_not_followed_is_logged(caplog: pytest.LogCaptureFixture) -> Non
     assert from_hugging_face(OLDER | {"size": 36, "crop_pct": 0.9, "do_pad": False}, 32, "them") == EXPECTED
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert told == [
-        "it asks for sharpen, which isn't followed here",
+        "it asks for sharpen, which isn't supported here",
         "it asks for frames of 64 pixels and the image tower takes 32",
-        "them asks for crop_pct, which isn't followed here",
+        "them asks for crop_pct, which isn't supported here",
         "them resizes the shorter side to 36 and cuts out the middle 32; here it is resized to 32",
     ]
 

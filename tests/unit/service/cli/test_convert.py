@@ -256,7 +256,7 @@ def test_a_hub_folder_of_two_one_tower_models_is_one_model(tmp_path: Path) -> No
     assert again.kind == "clip4clip" and all(
         torch.equal(value, expected[name]) for name, value in state_again.items() if "logit_scale" not in name
     )
-    with pytest.raises(CheckpointMismatch, match=r"both.text: the image tower is absent"):
+    with pytest.raises(CheckpointMismatch, match=r"both.text: the image tower is missing"):
         load_network(str(both / "text"))
 
 
