@@ -1,7 +1,7 @@
-"""Request bodies of JSON: read under a limit, parsed strictly, validated; and their place in the OpenAPI document.
+"""JSON request bodies: read under a limit, parsed strictly, validated, and described in the OpenAPI document.
 
-FastAPI's own body parameters read without a limit and know one content type per path; ours know both. The document is
-completed by `with_bodies`. This file knows no route and no index.
+FastAPI's own body parameters have no limit and one content type per path; ours have a limit and take a form as well.
+`with_bodies` adds them to the document. This file knows no route and no index.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def content_type(request: Request) -> str:
 async def read_json(request: Request, model: type[AnyBody]) -> AnyBody:
     """The request's JSON body as `model`. Raises: UnsupportedContentType, PayloadTooLarge, InvalidRequest."""
     if content_type(request) != JSON:
-        raise UnsupportedContentType(f"this path reads {JSON}, not {content_type(request)!r}")
+        raise UnsupportedContentType(f"this path takes {JSON}, not {content_type(request)!r}")
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
         if len(raw) > MAX_JSON_BYTES:
-            raise PayloadTooLarge(f"a JSON body may take {MAX_JSON_BYTES} bytes")
+            raise PayloadTooLarge(f"a JSON body may have at most {MAX_JSON_BYTES} bytes")
     return validate(bytes(raw), model, "body")
 
 
 def validate(text: bytes | str, model: type[AnyBody], name: str) -> AnyBody:
-    """JSON text as `model`; `name` is what the caller calls it in messages. Raises: InvalidRequest, MalformedBody."""
+    """JSON text as `model`; `name`: what to call it in messages. Raises: InvalidRequest, MalformedBody."""
     return checked(parse(text, name), model, name)
 
 
@@ -64,12 +64,12 @@ def parse(text: bytes | str, name: str) -> Any:
     except (ValueError, UnicodeError) as error:
         raise MalformedBody(f"{name} is not valid JSON: {error}") from error
     if not _is_finite(value):
-        raise MalformedBody(f"{name} holds a number that is too large")
+        raise MalformedBody(f"{name} contains a number that is too large")
     return value
 
 
 def from_validation(errors: Any, name: str) -> InvalidRequest:
-    """pydantic's or FastAPI's list of errors as one of ours, with paths such as `recall.mode`."""
+    """The validation errors of pydantic or FastAPI as one InvalidRequest, with paths such as `recall.mode`."""
     fields = [(".".join(str(part) for part in e["loc"]) or name, _message(e)) for e in errors]
     first, message = fields[0]
     more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
@@ -77,7 +77,7 @@ def from_validation(errors: Any, name: str) -> InvalidRequest:
 
 
 def json_body(model: type[AnyBody]) -> Callable[[Request], Coroutine[Any, Any, AnyBody]]:
-    """A dependency that gives the JSON body as `model`."""
+    """A dependency that returns the JSON body as `model`."""
 
     async def read(request: Request) -> AnyBody:
         return await read_json(request, model)
@@ -88,7 +88,7 @@ def json_body(model: type[AnyBody]) -> Callable[[Request], Coroutine[Any, Any, A
 def documented(
     json: type[BaseModel], *, form: dict[str, Any] | None = None, form_models: tuple[type[BaseModel], ...] = ()
 ) -> dict[str, Any]:
-    """`openapi_extra` of a route that reads `json`, and a multipart form of these properties if given."""
+    """`openapi_extra` of a route that takes `json`, and also a multipart form with these properties if given."""
     _documented.update({json, *form_models})
     content: dict[str, Any] = {JSON: {"schema": {"$ref": f"#/components/schemas/{json.__name__}"}}}
     examples = json.model_json_schema().get("examples", [])
@@ -107,7 +107,7 @@ def documented(
 
 
 def with_bodies(document: dict[str, Any], *more: type[BaseModel]) -> dict[str, Any]:
-    """The OpenAPI document completed by the schemas of all documented bodies and of `more`."""
+    """The OpenAPI document with the schemas of all documented bodies and of `more` added."""
     models = sorted({*_documented, *more}, key=lambda model: model.__name__)
     _, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"

@@ -1,7 +1,7 @@
-"""A multipart form taken apart as it arrives: small fields into memory, the bytes of its one file to the caller.
+"""Parses a multipart form as it arrives: small fields go into memory, the bytes of its one file to the caller.
 
-Bounded in every direction: parts, bytes of fields, bytes of the file. This file knows no disk and no HTTP framework;
-the syntax is python-multipart's.
+The number of parts, the bytes of fields and the bytes of the file are limited. This file knows no disk and no HTTP
+framework; python-multipart parses the syntax.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MAX_PARTS = 16
 
 
 class FormParts:
-    """Takes a multipart body apart: fields into memory (bounded), the file's bytes into `waiting` for the caller."""
+    """Parses a multipart body: fields go into memory (limited), the file's bytes into `waiting` for the caller."""
 
     def __init__(self, content_type: str, max_upload_bytes: int, allowed: frozenset[str]) -> None:
         self.fields: dict[str, str] = {}
@@ -49,20 +49,20 @@ class FormParts:
             raise MalformedBody(f"the form can't be read: {error}") from error
 
     def feed(self, chunk: bytes) -> None:
-        """Take more of the body. Raises: MalformedBody, PayloadTooLarge, InvalidRequest."""
+        """Parse more of the body. Raises: MalformedBody, PayloadTooLarge, InvalidRequest."""
         try:
             self._parser.write(chunk)
         except FormParserError as error:
             raise MalformedBody(f"the form can't be read: {error}") from error
 
     def take(self) -> bytes:
-        """The file's bytes that wait to be written; they wait no longer."""
+        """Remove and return the bytes of the file that are waiting to be written."""
         taken = bytes(self.waiting)
         self.waiting.clear()
         return taken
 
     def finish(self) -> None:
-        """The body is over. Raises: MalformedBody if its closing boundary never came."""
+        """The body has ended. Raises: MalformedBody if its closing boundary is missing."""
         if not self._is_complete:
             raise MalformedBody("the form ends before its closing boundary", "The upload was cut short; send it again.")
 
@@ -104,7 +104,7 @@ class FormParts:
             return
         self._num_field_bytes += end - start
         if self._num_field_bytes > MAX_FIELDS_BYTES:
-            raise PayloadTooLarge(f"the fields beside the file may take {MAX_FIELDS_BYTES} bytes")
+            raise PayloadTooLarge(f"the fields besides the file may have at most {MAX_FIELDS_BYTES} bytes together")
         self._part.value += data[start:end]
 
     def _end(self) -> None:
@@ -128,7 +128,7 @@ def _boundary(content_type: str) -> bytes:
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
     if not boundary:
-        raise MalformedBody("the Content-Type names no multipart boundary")
+        raise MalformedBody("the Content-Type has no multipart boundary")
     return boundary
 
 

@@ -1,7 +1,7 @@
-"""By which names the service may be called, and which pages may change something.
+"""Which host names the service answers to, and which pages may change something.
 
-There is no login, so a browser on the same network must not be made a tool: neither by a page of another site, nor by
-one whose own name suddenly leads to our address (DNS rebinding). This file knows headers and no application.
+There is no login, so no site may use a browser on the same network as its tool: neither a page of another site, nor one
+whose own name suddenly resolves to our address (DNS rebinding). This file knows headers and no application.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ from service.errors import ForbiddenHost, ForbiddenOrigin
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOCAL_ENDINGS = (".localhost", ".local", ".lan", ".internal", ".home.arpa")
-"""Names that nobody outside of the network can have an address for."""
+"""Names that can't be registered outside the local network."""
 
 
 def check_host(headers: Headers, allowed: Collection[str]) -> None:
-    """Addresses, names without a dot and local names may always be used, others if they are among `allowed`.
+    """Accept addresses, names without a dot, local names, and the names in `allowed`.
 
     Raises: ForbiddenHost.
     """
     named = headers.get("host")
     if named is None:
-        return  # no browser leaves it out
+        return  # browsers always send it
     host = _without_port(named)
     if "." not in host or host.endswith(_LOCAL_ENDINGS) or host in allowed or _is_address(host):
         return
     raise ForbiddenHost(
-        f"this service is not known by the name {host[:200]!r}", "List it in VIDGRAIN_ALLOWED_HOSTS if it is yours."
+        f"this service does not answer to the host name {host[:200]!r}",
+        "If the name is yours, add it to VIDGRAIN_ALLOWED_HOSTS.",
     )
 
 
 def check_origin(method: str, headers: Headers) -> None:
-    """Pages of other sites may only read. Browsers say where a request was made, over plain HTTP by Origin alone.
+    """Refuse changes asked for by pages of other sites. Over plain HTTP browsers name the page's site by Origin alone.
 
     Raises: ForbiddenOrigin.
     """
@@ -48,7 +49,9 @@ def check_origin(method: str, headers: Headers) -> None:
         ours = {headers.get(name, "").strip().lower() for name in ("host", "x-forwarded-host")}
         is_foreign = _place(origin) not in ours
     if is_foreign:
-        raise ForbiddenOrigin("a page of another site may not send this", "Call the API from your own server instead.")
+        raise ForbiddenOrigin(
+            "a page of another site may not send this request", "Call the API from your own server instead."
+        )
 
 
 def _place(origin: str) -> str | None:

@@ -1,8 +1,8 @@
-"""A request body that its handler may leave unread: told from one that was read, and let run out before we hang up.
+"""A request body that its handler may leave unread: whether it was read, and draining it before the connection closes.
 
-A server that closes while a client still sends makes the client lose the answer, too; one that reads on for ever can be
-kept busy by an endless upload. So: the answer goes out at once, what comes for a moment more is thrown away, then the
-connection is closed. Plain ASGI; this file knows no route.
+If a server closes the connection while a client is still sending, the client loses the answer; if it reads on for
+ever, an endless upload keeps it busy. So the answer is sent at once, whatever arrives in the next moment is discarded,
+and then the connection is closed. Plain ASGI; this file knows no route.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class IncomingBody:
             await self.run_out()
 
     async def run_out(self) -> None:
-        """Throw away what still comes, for a moment at most."""
+        """Discard what still arrives, for a moment at most."""
         with anyio.move_on_after(_LINGER_S):
             while self.is_unread:
                 await self.receive()

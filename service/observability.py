@@ -1,6 +1,6 @@
 """Logs: one line per event to stderr, with the request's id. stdout is for data.
 
-Every floor logs through `logging`: the message is the event's past-tense name, the fields go in `extra`:
+Every layer logs through `logging`: the message is the event's past-tense name, the fields go in `extra`:
 `log.info("job_failed", extra={"job_id": ...})`. This file knows no HTTP.
 """
 
@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any, Literal, TextIO
 
 request_id_var: ContextVar[str | None] = ContextVar("vidgrain_request_id", default=None)
-"""The id of the request being answered, None outside of one. Follows into the threadpool."""
+"""The id of the request being answered, None outside of one. Set in the threadpool as well."""
 
 log = logging.getLogger("vidgrain.service")
 
@@ -37,7 +37,7 @@ def new_request_id(proposed: str | None) -> str:
 
 
 def configure_logging(level: str, log_format: Literal["json", "text"], stream: TextIO | None = None) -> None:
-    """Send the logs of Vidgrain and uvicorn to stderr. May be called again: the last call counts."""
+    """Send the logs of Vidgrain and uvicorn to stderr. May be called again; the last call wins."""
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
     for name in _OWN_LOGGERS:
@@ -58,7 +58,7 @@ class JsonLines(logging.Formatter):
     """{"at", "level", "event", "logger", "request_id"?, ...fields, "error"?} on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One JSON object; what JSON can't hold is written as its repr."""
+        """One JSON object; values that JSON can't hold are written as their repr."""
         return json.dumps(_event(self, record), ensure_ascii=False, default=repr).encode(errors="replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Which paths of the server a request may name: those inside of the media roots, after every symbolic link.
+"""Which paths of the server a request may name: those inside the media roots once every symbolic link is resolved.
 
 This file knows no route and no index.
 """
@@ -15,16 +15,17 @@ from service.errors import InvalidRequest, PathNotAllowed
 def allowed_file(named: str, roots: Sequence[Path]) -> Path:
     """The real file that `named` (absolute, or relative to a root) leads to.
 
-    Whether a file outside of the roots exists is not told. Raises: PathNotAllowed, NotFound, InvalidRequest (a folder).
+    The answer doesn't reveal whether a file outside the roots exists.
+    Raises: PathNotAllowed, NotFound, InvalidRequest (a folder).
     """
     if not roots:
         raise PathNotAllowed(
-            "paths of the server may not be named here",
+            "this server does not index files by path",
             "Upload the file, or set VIDGRAIN_MEDIA_ROOTS to the folders that may be read.",
         )
     inside = [real for root in roots if (real := _inside(root, named)) is not None]
     if not inside:
-        raise PathNotAllowed(f"{named!r} is not inside of the media roots", "VIDGRAIN_MEDIA_ROOTS lists them.")
+        raise PathNotAllowed(f"{named!r} is not inside the media roots", "VIDGRAIN_MEDIA_ROOTS lists them.")
     found = next((real for real in inside if real.is_file()), None)
     if found is not None:
         return found
@@ -34,11 +35,11 @@ def allowed_file(named: str, roots: Sequence[Path]) -> Path:
 
 
 def _inside(root: Path, named: str) -> Path | None:
-    """Where the name leads to from this root, None if that is outside or can't be followed."""
+    """Where the name leads from this root, None if that is outside it or can't be resolved."""
     try:
         real_root = root.resolve()
         real = (real_root / named).resolve()
-        real.exists()  # says now what can't be asked of it later: a name too long, a folder that may not be entered
-    except (OSError, ValueError, RuntimeError):  # or a NUL, or a loop of links: it leads nowhere
+        real.exists()  # fails here rather than later: a name too long, a folder without permission
+    except (OSError, ValueError, RuntimeError):  # also a NUL, or a loop of links
         return None
     return real if real.is_relative_to(real_root) and real != real_root else None

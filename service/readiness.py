@@ -1,6 +1,6 @@
-"""Whether searches are answered: a real one is made now and then, and waited for no longer than a moment.
+"""Whether searches are answered: a real search is made now and then, with a short time limit.
 
-A model that hangs keeps its one probing thread; no second is sent after it. This file knows no HTTP.
+A model that hangs keeps its one probing thread; no second thread is started meanwhile. This file knows no HTTP.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ class Readiness:
         self._under_way: threading.Event | None = None
         self._began_s = 0.0
         self._succeeded_s: float | None = None
-        self._reason = "no inference was made yet"
+        self._reason = "no search was tried yet"
 
     def check(self) -> float:
-        """Seconds since the last successful probe, made anew if that is stale. Raises: NotReady with the reason."""
+        """Seconds since the last successful probe; a stale one is repeated. Raises: NotReady with the reason."""
         age_s = self._age_s()
         if age_s is not None and age_s < self._fresh_s:
             return age_s
         done = self._start()
         if not done.wait(self._patience_s):
-            raise NotReady(f"a tiny inference has not come back for {time.monotonic() - self._began_s:.0f} s")
+            raise NotReady(f"a test search has not returned for {time.monotonic() - self._began_s:.0f} s")
         age_s = self._age_s()
         if age_s is None or age_s >= self._fresh_s:
             raise NotReady(self._reason)
@@ -58,9 +58,9 @@ class Readiness:
         try:
             self._probe()
             self._succeeded_s = time.monotonic()
-        except Exception as error:  # a loop's top: whatever it is, it is the reason that /readyz reports
+        except Exception as error:  # a loop's top: /readyz reports whatever it is
             self._succeeded_s = None
-            self._reason = f"a tiny inference failed: {error.code if isinstance(error, VidgrainError) else 'internal'}"
+            self._reason = f"a test search failed: {error.code if isinstance(error, VidgrainError) else 'internal'}"
             log.warning("readiness_failed", exc_info=True)
         with self._lock:
             self._under_way = None

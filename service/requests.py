@@ -1,7 +1,7 @@
-"""What comes over the wire: request bodies and query parameters, unknown fields refused, with their examples.
+"""Request bodies and query parameters with their examples. Unknown fields are refused.
 
-Times are seconds from a video's first frame. responses.py has what goes back. This file knows no route and no index,
-only the index's records.
+Times are seconds from a video's first frame. responses/ has the answers. This file knows no route and no index but its
+records.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_SCORER_CHARS = 64
 
 def _bounded_metadata(value: dict[str, Any]) -> dict[str, Any]:
     if len(to_json(value)) > MAX_METADATA_BYTES:
-        raise ValueError(f"metadata may take {MAX_METADATA_BYTES} bytes as JSON")
+        raise ValueError(f"metadata may have at most {MAX_METADATA_BYTES} bytes as JSON")
     return value
 
 
@@ -57,12 +57,12 @@ Filter = Annotated[
         examples=[{"tags": {"in": ["sport"]}, "duration_s": {"lte": 600}}],
     ),
 ]
-# Which of them the model allows is the index's to say, with a code of its own.
+# The index decides which of them the model allows, and reports that with a code of its own.
 Scorer = Annotated[str, Field(max_length=MAX_SCORER_CHARS, json_schema_extra={"enum": [*SCORERS]})]
 
 
 class Body(BaseModel):
-    """A request body: unknown fields are an error, numbers are not read out of strings."""
+    """A request body: unknown fields are an error, and so is a number written as a string."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -74,7 +74,7 @@ class Parameters(BaseModel):
 
 
 class AddByPath(Body):
-    """Index a file that lies on the server, inside of the media roots."""
+    """Index a file of the server that is inside the media roots."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -89,12 +89,12 @@ class AddByPath(Body):
     title: Title | None = None
     metadata: Metadata = Field(default_factory=dict)
     on_duplicate: Literal["skip", "replace", "error"] = Field(
-        "skip", description="The same content is here already: keep it, index it anew, or answer 409."
+        "skip", description="If the same content is here already: keep it, index it again, or answer 409."
     )
 
 
 class AddFields(Body):
-    """What may come beside an uploaded file."""
+    """The fields that may accompany an uploaded file."""
 
     title: Title | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -125,18 +125,18 @@ class Recall(Body):
         default=None,
         ge=1,
         le=100_000,
-        description="Segments taken from each recall channel; the server's setting if not given.",
+        description="Segments taken from each recall channel; default: the server's setting.",
     )
 
 
 class SearchFields(Body):
     """What all searches share."""
 
-    top_k: int = Field(10, ge=1, le=1000, description="Most videos in the answer.")
-    moments_per_video: int = Field(3, ge=0, le=50, description="Most moments of each video.")
+    top_k: int = Field(10, ge=1, le=1000, description="How many videos to return at most.")
+    moments_per_video: int = Field(3, ge=0, le=50, description="How many moments of each video to return at most.")
     recall: Recall = Field(default_factory=lambda: Recall())
     scorer: Scorer | None = Field(
-        None, description="How candidates are scored; one of `GET /scorers`, whose default it is if not given."
+        None, description="How candidates are scored: one of `GET /scorers`, which also names the default."
     )
     filter: Filter | None = None
     video_ids: list[Text] | None = Field(None, max_length=10_000, description="Search these videos only.")
@@ -193,14 +193,14 @@ class StoredSearch(ClipRange):
         json_schema_extra={"examples": [{"video_id": "3f1d0c5a9e7b2846", "start_s": 4.0, "end_s": 9.5}]}
     )
     video_id: Text = Field(min_length=1, max_length=64)
-    include_self: bool = Field(False, description="Whether the video itself may be an answer.")
+    include_self: bool = Field(False, description="Whether the video itself may be among the results.")
 
 
 class VideosQuery(Parameters):
     """Which videos to list."""
 
     limit: int = Field(50, ge=1, le=500)
-    cursor: Text | None = Field(None, min_length=1, max_length=512, description="`next_cursor` of the page before.")
+    cursor: Text | None = Field(None, min_length=1, max_length=512, description="`next_cursor` of the previous page.")
     status: VideoStatus | None = None
     filter: str | None = Field(
         None,
@@ -214,15 +214,15 @@ class JobsQuery(Parameters):
     """Which jobs to list."""
 
     limit: int = Field(50, ge=1, le=500)
-    cursor: Text | None = Field(None, min_length=1, max_length=512, description="`next_cursor` of the page before.")
+    cursor: Text | None = Field(None, min_length=1, max_length=512, description="`next_cursor` of the previous page.")
     status: JobStatus | None = None
     video_id: Text | None = Field(None, min_length=1, max_length=64)
 
 
 class AddQuery(Parameters):
-    """How long POST /index/video may hold the request."""
+    """How long POST /index/video may wait."""
 
-    wait: float = Field(0, ge=0, le=60, description="Seconds to hold the request until the job has ended.")
+    wait: float = Field(0, ge=0, le=60, description="Seconds to wait for the job to end before answering.")
 
 
 class ThumbnailQuery(Parameters):

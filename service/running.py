@@ -1,4 +1,4 @@
-"""What one running service holds, and what its handlers ask of it. Built by app.py, found at `app.state.running`."""
+"""The parts of a running service that its handlers use. Built by app.py, found at `app.state.running`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.wake import Wake
 
 
 class WatchedWorker(Protocol):
-    """A worker process that we started: its process id, None while it is down."""
+    """The worker process beside the server: its process id, None while it is down."""
 
     @property
     def pid(self) -> int | None: ...
@@ -48,7 +48,7 @@ class Running:
 
 
 async def running(request: Request) -> Running:  # async: takes no thread
-    """The service that this request came to. Raises: NotReady before the index is open."""
+    """The parts of the service that received this request. Raises: NotReady before the index is open."""
     found = getattr(request.app.state, "running", None)
     if found is None:
         raise NotReady("the index is not open yet", "Ask again in a moment.")
@@ -56,7 +56,7 @@ async def running(request: Request) -> Running:  # async: takes no thread
 
 
 async def prefix(request: Request) -> str:  # async: takes no thread
-    """What goes before the paths of an answer's links: the proxy's root path, and "/v1" for a request that came so."""
+    """What the links of an answer begin with: the proxy's root path, then "/v1" if the request's path had it."""
     root: str = request.scope.get("root_path", "")
     path = request.scope["path"].removeprefix(root)
     return f"{root}/v1" if path.startswith("/v1/") else root

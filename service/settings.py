@@ -23,7 +23,7 @@ SETTINGS_FILE = "vidgrain.env"
 
 
 class InvalidSettings(VidgrainError):
-    """A VIDGRAIN_* value that can't be used; the message names it in one line."""
+    """A setting or an option that can't be used; the message names it in one line."""
 
     code = "invalid_settings"
 
@@ -38,8 +38,8 @@ class Settings(BaseSettings):
     # Data and model
     data: Path = Field(
         Path("vidgrain-data"),
-        description="Folder of the index: the catalogue, uploaded videos, thumbnails. Made if absent. "
-        "On a local disk, not NFS.",
+        description="Folder of the index: the catalogue, uploaded videos, thumbnails. Created if missing. "
+        "It must be on a local disk, not NFS.",
     )
     model: str = Field(
         "tiny",
@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     device: str = Field(
         "auto",
         min_length=1,
-        description="Where the model runs: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.",
+        description="Device that the model runs on: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.",
     )
     num_frames: int | None = Field(
         None,
@@ -112,7 +112,8 @@ class Settings(BaseSettings):
 
     # HTTP
     host: str = Field(
-        "127.0.0.1", description="Address that `vidgrain serve` listens on. There is no login: mind who can reach it."
+        "127.0.0.1",
+        description="Address that `vidgrain serve` listens on. There is no login: take care who can reach it.",
     )
     port: int = Field(
         8000, ge=0, le=65535, description="TCP port that `vidgrain serve` listens on; 0 takes a free one."
@@ -124,9 +125,9 @@ class Settings(BaseSettings):
     )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Public names by which the service may be called, separated by commas, such as "
-        "`search.example.com`. Addresses, `localhost`, names without a dot and local ones (`.local`, `.lan`) always "
-        "may; another name in a request's Host header is refused, for a foreign page could use it to get in.",
+        description="Public host names that the service answers to, separated by commas, such as "
+        "`search.example.com`. Addresses, `localhost`, names without a dot and local names (`.local`, `.lan`) are "
+        "always accepted; any other name in a request's Host header is refused, which stops DNS rebinding.",
     )
     media_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (),
@@ -137,36 +138,36 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         4 * 2**30,
         ge=1,
-        description="Bytes of the largest file accepted by upload; a larger one is refused while it arrives.",
+        description="Bytes of the largest upload accepted; a larger one is refused while it arrives.",
     )
     candidates: int = Field(
         defaults.CANDIDATES,
         ge=1,
         le=100_000,
-        description="Segments taken from each recall channel to be scored in full, where a search names none.",
+        description="Segments taken from each recall channel to be scored in full, unless a search names a number.",
     )
 
     # Indexing
     worker: bool = Field(
         True,
         description="Whether `vidgrain serve` runs an indexing worker as a child process; "
-        "false where workers run apart.",
+        "false where workers run separately.",
     )
     lease_s: float = Field(
         defaults.LEASE_S,
         gt=0,
         le=3600,
-        description="Seconds after which a job whose worker fell silent is taken up by another.",
+        description="Seconds after which another worker takes over the job of a worker that fell silent.",
     )
     redis_url: str | None = Field(
         None,
-        description="Redis that wakes idle workers at once, as `redis://host:6379/0`. "
-        "Optional: without it they look by themselves.",
+        description="Redis that wakes idle workers at once, such as `redis://host:6379/0`. "
+        "Optional: without it they poll.",
     )
 
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level that is logged, to stderr."
+        "info", description="Lowest level that is logged to stderr."
     )
     log_format: Literal["json", "text"] = Field(
         "json", description="One JSON object per line, or plain text for reading."
@@ -204,7 +205,7 @@ class Settings(BaseSettings):
         return value
 
     def environment(self) -> dict[str, str]:
-        """The variables for a child process that shall see these same settings: all of ours, plus VIDGRAIN_*."""
+        """The environment of a child process that must see these same settings: this process's, plus VIDGRAIN_*."""
         own = {f"{PREFIX}{name.upper()}": _as_text(value) for name, value in self if value is not None}
         return {k: v for k, v in os.environ.items() if not k.upper().startswith(PREFIX) or k in _FOREIGN} | own
 
@@ -239,9 +240,9 @@ _HEAD = f"""# Settings
 
 Every setting is an environment variable, or a line `NAME=value` of a file `{SETTINGS_FILE}` in the folder where
 Vidgrain is started; the environment wins. Options of the command line (`vidgrain serve --help`) win over both.
-An invalid value stops the start with one line that names it.
+An invalid value is reported in one line that names it, and nothing starts.
 
-This page is made by `python -m service.settings`; a test holds it equal to the program.
+This page is generated by `python -m service.settings`; a test keeps it equal to the program.
 """
 
 

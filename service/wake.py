@@ -1,8 +1,8 @@
-"""Redis's door: wakes idle workers, and servers that hold vectors when a video was published. Nothing that must survive
-lives here; absent or down, all works, a little later.
+"""Wake-ups through Redis: of idle workers when a job is queued, of servers when a video is published.
 
-A wake-up is an item of a short-lived list, so one that comes while a worker is busy is not lost, and one that nobody
-takes is gone after a minute. This file knows no job: the catalogue says what there is to do.
+Redis is optional and keeps nothing that must survive: without it workers and servers poll, and react a little later.
+A worker's wake-up is an item of a list, so that it is not lost while all workers are busy; the list expires after a
+minute. This file knows no job: the catalogue has what there is to do. It is the only file that imports redis.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _LISTEN_S = 1.0
 
 
 class Wake:
-    """notify() from whoever queues a job, wait() in a worker. Thread-safe. url None: wait just waits.
+    """Wakes workers (notify, wait) and servers (published, on_published). Thread-safe. url None: nothing is sent.
 
-    A Redis that is away costs one warning until it answers again, and at most half a second of every five.
+    A Redis that doesn't answer is warned of once until it answers again, and costs at most half a second of every five.
     """
 
     def __init__(self, url: str | None) -> None:
@@ -40,7 +40,7 @@ class Wake:
         self._closed = threading.Event()
 
     def notify(self) -> None:
-        """Wake one worker. Never raises for a Redis that is away."""
+        """Wake one worker, after queueing a job. Never raises for a Redis that doesn't answer."""
         self._ask(self._notifier, _push)
 
     def wait(self, timeout_s: float) -> None:
@@ -51,7 +51,7 @@ class Wake:
             self._closed.wait(max(0.0, ends_s - time.monotonic()))
 
     def published(self) -> None:
-        """Wake the servers that hold vectors. Never raises for a Redis that is away."""
+        """Wake the servers that hold vectors. Never raises for a Redis that doesn't answer."""
         self._ask(self._notifier, lambda redis: redis.publish(_CHANNEL, "1"))
 
     def on_published(self, call: Callable[[], object]) -> None:
@@ -71,13 +71,13 @@ class Wake:
                     while not self._closed.is_set():
                         if messages.get_message(timeout=_LISTEN_S) is not None:
                             call()
-            except (RedisError, OSError):  # `notify` and `wait` report it; the servers look by themselves meanwhile
+            except (RedisError, OSError):  # `notify` and `wait` report it; the servers poll meanwhile
                 self._closed.wait(_PAUSE_AFTER_FAILURE_S)
             finally:
                 client.close()
 
     def is_there(self) -> bool:
-        """Whether a Redis is named and answers just now."""
+        """Whether there is a Redis and it answers now."""
         return bool(self._ask(self._notifier, lambda redis: redis.ping()))
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class Wake:
                 client.close()
 
     def _ask(self, client: Any, call: Callable[[Any], Any]) -> Any:
-        """What call(client) answers; None without a client, while one is away, or when it fails just now."""
+        """What call(client) returns; None without a client, and while Redis doesn't answer."""
         if client is None or time.monotonic() < self._silent_until_s:
             return None
         from redis import RedisError
@@ -98,7 +98,7 @@ class Wake:
         except (RedisError, OSError) as error:
             self._silent_until_s = time.monotonic() + _PAUSE_AFTER_FAILURE_S
             if not self._has_failed and not self._closed.is_set():
-                log.warning("redis_unavailable", extra={"reason": str(error), "effect": "workers look by themselves"})
+                log.warning("redis_unavailable", extra={"reason": str(error), "effect": "workers poll"})
             self._has_failed = True
             return None
         if self._has_failed:

@@ -2,7 +2,7 @@
 
 The parent's side is `WorkerProcess`; the child's side is `end_with_parent`, called by `vidgrain worker --parent-pid`.
 A child whose parent was killed with SIGKILL gets SIGTERM from the kernel (Linux) or notices within a second
-(elsewhere); the lease of a job it was at runs out, and the next worker takes that job up again.
+(elsewhere); the lease of its job expires, and the next worker takes the job over.
 
 This file knows no index and no HTTP: it starts a command and watches it.
 """
@@ -54,14 +54,14 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int | None:
-        """The running child's process id; None between two lives."""
+        """The running child's process id; None while no child runs."""
         child = self._child
         return child.pid if child is not None and child.poll() is None else None
 
     def start(self) -> None:
-        """Begin to keep a child running. Raises: RuntimeError if called twice."""
+        """Start a child and keep one running. Raises: RuntimeError if called twice."""
         if self._thread is not None:
-            raise RuntimeError("this worker process was started already")
+            raise RuntimeError("this worker process has been started already")
         self._thread = threading.Thread(target=self._keep_running, name="worker-process", daemon=True)
         self._thread.start()
 
@@ -79,7 +79,7 @@ class WorkerProcess:
             began_s = time.monotonic()
             try:
                 self._child = child = subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL)
-            except OSError as error:  # no memory or no process to be had just now: later there may be
+            except OSError as error:  # out of memory or processes for now; retried later
                 log.warning("worker_not_started", extra={"reason": str(error), "tried_again_in_s": wait_s})
                 self._stopping.wait(wait_s)
                 wait_s = min(wait_s * 2, self._max_wait_s)
@@ -104,7 +104,7 @@ class WorkerProcess:
 def worker_command(parent_pid: int) -> list[str]:
     """argv of a worker that ends with the process parent_pid, run by this same Python.
 
-    -P: a folder `service` where the server was started must not be taken for ours.
+    -P: a folder named `service` in the working directory must not be imported instead of ours.
     """
     return [sys.executable, "-P", "-m", "service.cli", "worker", "--parent-pid", str(parent_pid)]
 
@@ -124,7 +124,7 @@ def end_with_parent(
             time.sleep(poll_s)
         on_orphaned()
         time.sleep(grace_s)
-        os._exit(1)  # stuck in a long call; its job's lease runs out and nothing half-done is visible
+        os._exit(1)  # stuck in a long call; its job's lease expires and nothing half-done is visible
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 

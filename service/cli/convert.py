@@ -1,6 +1,6 @@
 """`vidgrain convert`: any model the registry loads -> our folder, or a file of another layout.
 
-What is written is whole or not there: it grows under another name and takes its own at the end. Nothing that exists is
+The target is complete or absent: it is written under another name and renamed at the end. Nothing that exists is
 overwritten. The command line is in service/cli/models.py, what a layout can hold in model/checkpoints/export.py.
 """
 

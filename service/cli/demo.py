@@ -1,6 +1,6 @@
 """`vidgrain demo`: draw clips into real mp4 files, index them with the bundled model, search, serve the page.
 
-What is there already is used again: clips are named by number and sentence, and the index knows their content.
+Existing clips are reused: their names are their number and sentence, and the index recognises their content.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ def run(settings: Settings, folder: Path, *, num_clips: int, with_server: bool) 
     if listener is None:
         sys.exit(1 if report.failed else 0)
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
-    stdout.print(f"Serving the page at {address} and the API's docs at {address}/docs. Ctrl-C ends.")
+    stdout.print(f"Serving the page at {address} and the API's docs at {address}/docs. Ctrl-C stops it.")
     stdout.print(f"Search it with sentences like the titles, or with a clip from {folder / 'clips'}.\n", markup=False)
     configure_logging(settings.log_level, settings.log_format)
     serve(settings, listener, with_worker=True)
 
 
 def plan_clips(folder: Path, num_clips: int) -> list[DemoClip]:
-    """The first num_clips scenes of the demo, the same every time, each telling something of its own."""
+    """The first num_clips scenes of the demo, the same every time, each with a meaning of its own."""
     from model.tiny.scenes import LOOKS, describe, sample_scene
 
     rng = np.random.default_rng(_SEED)
@@ -101,7 +101,7 @@ def draw_missing(clips: Sequence[DemoClip]) -> None:
 
 
 def search_all(index: VideoIndex, clips: Sequence[DemoClip], folder: Path) -> None:
-    """Three sentences and one clip, none of them in the index word for word or picture for picture, as tables."""
+    """Search three sentences and one clip, none of which is in the index as it is, and print the results as tables."""
     from indexer.records import SearchOptions
     from model.tiny.scenes import twin
 
@@ -114,12 +114,12 @@ def search_all(index: VideoIndex, clips: Sequence[DemoClip], folder: Path) -> No
     path = folder / "query.mp4"
     if not path.exists():
         write_scene(redrawn, path)
-    title = f"a clip, drawn anew, of: {asked.sentence}"
+    title = f"a clip, drawn again, of: {asked.sentence}"
     stdout.print(answer_table(index.search_video(path, options), title), "")
 
 
 def queries(clips: Sequence[DemoClip]) -> Iterator[str]:
-    """A paraphrase of one clip of each kind in _SEARCHES: true of it, other words than its title."""
+    """For one clip of each kind in _SEARCHES a sentence that describes it in other words than its title."""
     from model.tiny.scenes import describe
 
     rng = np.random.default_rng(_SEED + 2)

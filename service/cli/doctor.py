@@ -1,6 +1,6 @@
-"""`vidgrain doctor`: tries each thing that search needs, for real, and says what it found and what to do.
+"""`vidgrain doctor`: tries everything that search needs, and reports what it found and what to do about it.
 
-Every check runs; one that fails does not keep the others from being told.
+Every check runs, whatever the others found.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ LOW_SPACE_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. hint: what to do; empty where nothing is to be done."""
+    """One thing that was checked."""
 
     name: str
     status: Status
     found: str
     hint: str = ""
+    """What to do; empty if there is nothing to do."""
 
 
 def examine(settings: Settings) -> list[Check]:
@@ -60,7 +61,7 @@ def examine(settings: Settings) -> list[Check]:
             results.append(check(settings))
         except VidgrainError as error:
             results.append(Check(name, "fail", f"{error.code}: {error.describe()}", error.hint))
-        except Exception as error:  # a doctor that dies of what it finds helps nobody
+        except Exception as error:  # report it and go on with the other checks
             results.append(Check(name, "fail", f"{type(error).__name__}: {error}"))
     return results
 
@@ -98,7 +99,7 @@ def _faiss(_: Settings) -> Check:
 
     index = VectorIndex(dim=8, num_frames=2)
     if not there:
-        return Check("faiss", "warn", "imports, but of neither package faiss-cpu nor faiss-gpu")
+        return Check("faiss", "warn", "can be imported, but neither faiss-cpu nor faiss-gpu is installed")
     return Check("faiss", "ok", f"{there[0]} {_version(there[0])}, {index.num_segments} segments in a new index")
 
 
@@ -116,7 +117,7 @@ def _device(settings: Settings) -> Check:
 
 
 def _decoder(settings: Settings) -> Check:
-    """Write a clip, and read it back through the same child process that indexing uses."""
+    """Write a clip and read it back through a child process, as indexing does."""
     from indexer.media.sandbox import DecodeSandbox, SandboxLimits
     from indexer.media.write import write_video
 
@@ -151,7 +152,7 @@ def _data_folder(settings: Settings) -> Check:
     free = shutil.disk_usage(folder).free
     found = f"{folder.resolve()} is writable, {free / 2**30:.1f} GiB free"
     if free < LOW_SPACE_BYTES:
-        return Check("data folder", "warn", found, "Little space is left: uploads may be refused.")
+        return Check("data folder", "warn", found, "There is little space left: uploads may be refused.")
     return Check("data folder", "ok", found)
 
 
@@ -170,7 +171,7 @@ def _model(settings: Settings) -> Check:
 
 def _index(settings: Settings) -> Check:
     if not (settings.data / "catalogue.sqlite").exists():
-        return Check("index", "ok", "none yet in the data folder")
+        return Check("index", "ok", "the data folder has none yet")
     from service.app import open_index
 
     index = open_index(settings)
@@ -192,7 +193,7 @@ def _redis(settings: Settings) -> Check:
     is_there = wake.is_there()
     wake.close()
     if not is_there:
-        hint = "Start it or unset VIDGRAIN_REDIS_URL; until then idle workers look for themselves."
+        hint = "Start it or unset VIDGRAIN_REDIS_URL; until then idle workers poll."
         return Check("redis", "warn", f"{host} does not answer", hint)
     return Check("redis", "ok", f"{host} answers; it wakes idle workers")
 

@@ -68,7 +68,7 @@ def run_evaluation(
     if request.dataset == SHAPES and request.split != "test":
         raise DatasetError(f"The shapes have no split {request.split!r}.", "Leave --split out.")
     if request.dataset != SHAPES:
-        dataset_of(request.dataset)  # a wrong name is told before anything is loaded
+        dataset_of(request.dataset)  # a wrong name is reported before anything is loaded
     masks = _masks(request)
     model = load_model(settings.model, device=settings.device, num_frames=settings.num_frames, masks=masks)
     if request.scorer is not None and request.scorer not in model.spec.scorers:
@@ -100,14 +100,14 @@ def run_evaluation(
 def _set(
     settings: Settings, request: EvaluateRequest, model: ServedModel, num_readers: int
 ) -> Iterator[tuple[EvaluationSet, tuple[str, ...], list[str]]]:
-    """The set with its reader open, the ids of clips without a file, and what is to be told about the annotations."""
+    """The set with its reader open, the ids of clips without a file, and notes about the annotations."""
     if request.dataset == SHAPES:
         yield set_of_shapes(), (), []
         return
     if request.videos is None or request.annotations is None:
         lacking = " and ".join(f"--{name}" for name in ("videos", "annotations") if getattr(request, name) is None)
         raise DatasetError(
-            f"{request.dataset} needs {lacking}.", "docs/datasets.md says what belongs into the folders."
+            f"{request.dataset} needs {lacking}.", "docs/datasets.md describes what the folders contain."
         )
     split = load_split(request.dataset, request.split, request.annotations)
     files = find_videos(split, request.videos)
@@ -133,9 +133,9 @@ def _refuse_missing(request: EvaluateRequest, missing: tuple[str, ...], num_clip
     if missing and (not request.allow_missing or len(missing) == num_clips):
         raise DatasetError(
             f"{len(missing)} of {num_clips} videos aren't below {request.videos}: {_named(missing)}.",
-            "Look whether it is the right folder."
+            "Check that it is the right folder."
             if len(missing) == num_clips
-            else "Complete the folder, or leave them out and have them named with --allow-missing.",
+            else "Complete the folder, or leave them out with --allow-missing.",
         )
 
 

@@ -1,7 +1,7 @@
-"""`vidgrain index`: find video files, add them, follow their jobs with a bar, and say which failed and why.
+"""`vidgrain index`: finds video files, adds them, shows the progress of their jobs, and reports which failed and why.
 
-The worker runs in this process, in a thread; a worker of a running server may take some of the jobs: jobs are leased,
-so each is done once, and this command follows them all the same.
+The worker runs in a thread of this process. A worker of a running server may take some of the jobs: jobs are leased, so
+each is done once, and this command waits for all of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VIDEO_SUFFIXES = frozenset(
         *("mts", "wmv", "flv", "3gp", "ogv", "gif", "vob", "mxf"),
     )
 )
-"""What a folder is searched for; a file named by hand is taken whatever its name is."""
+"""Files with these suffixes are taken from a folder; a file named on the command line may have any name."""
 
 _POLL_S = 0.1
 _ENDED = {"succeeded", "failed", "cancelled"}
@@ -114,8 +114,8 @@ def index_files(
     except KeyboardInterrupt:
         report.waiting = len(pending)
         stderr.print(
-            f"stopped; {len(pending)} added files still wait in the queue. What was indexed is kept: run the same "
-            "command again, or start `vidgrain worker`, and it goes on from there."
+            f"stopped; {len(pending)} added files are still queued, and what was indexed is kept. "
+            "To continue, run the same command again or start `vidgrain worker`."
         )
     finally:
         stop.set()
@@ -125,7 +125,7 @@ def index_files(
 
 
 class _Runner(threading.Thread):
-    """The worker's loop in a thread; its death is raised in the thread that follows the jobs."""
+    """Runs the worker in a thread; `check` raises what ended it early."""
 
     def __init__(self, index: VideoIndex, stop: threading.Event) -> None:
         super().__init__(name="indexing", daemon=True)
@@ -136,7 +136,7 @@ class _Runner(threading.Thread):
     def run(self) -> None:
         try:
             self._worker.run(self._stop_event)
-        except BaseException as error:  # handed to `check`
+        except BaseException as error:  # raised by `check`
             self._error = error
 
     def check(self) -> None:
@@ -149,7 +149,7 @@ class _Runner(threading.Thread):
 def _add(
     index: VideoIndex, path: Path, title: str | None, retry_failed: bool, pending: dict[str, Path], report: IndexReport
 ) -> bool:
-    """Add one file; True if a job is to be followed, False if its fate is settled."""
+    """Add one file; whether there is a job to wait for."""
     try:
         result = index.add(path.resolve(), title=title)
         if not result.is_duplicate:

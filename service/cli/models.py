@@ -1,7 +1,4 @@
-"""The commands about models: `vidgrain models`, `convert`, `evaluate`, `train`. service/cli.py registers them.
-
-Thin as those: heavy libraries are imported inside. Data goes to stdout, everything else to stderr.
-"""
+"""The commands about models: `vidgrain models`, `evaluate`, `train`, `train-tiny`, `convert`. main.py adds them."""
 
 from __future__ import annotations
 
@@ -10,21 +7,23 @@ from typing import Annotated
 
 import typer
 
-from service.cli.options import Device, Json, Model, settings_of
+from service.cli.options import Device, Json, Model, made_folder, settings_of
+
+PANEL = "Models"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    app.command()(models)
-    app.command()(convert)
-    app.command()(evaluate)
-    app.command()(train)
+    for command in (models, evaluate, train):
+        app.command(rich_help_panel=PANEL)(command)
+    app.command("train-tiny", rich_help_panel=PANEL)(train_tiny)
+    app.command(rich_help_panel=PANEL)(convert)
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
-    """List the models at hand: that of the settings, the bundled one, those in VIDGRAIN_MODELS and in the cache.
+def models(as_json: Json = False) -> None:
+    """List installed models: the one in the settings, the bundled one, those in VIDGRAIN_MODELS and in the cache.
 
-    A damaged one is listed with its reason. Weights are not read.
+    A damaged model is listed with the reason. Weights are not read.
     """
     from model.installed import described, installed_models
     from service.cli.local import local_model
@@ -49,11 +48,13 @@ def convert(
         typer.Option("--to", help="vidgrain (a folder), official, openai, open_clip, hugging_face (folder or file)."),
     ] = None,
     arch: Annotated[
-        str | None, typer.Option("--arch", help="The open_clip architecture, where the file can't tell it.")
+        str | None, typer.Option("--arch", help="The open_clip architecture, if the file doesn't name it.")
     ] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="fp32 or fp16.")] = "fp32",
-    towers_only: Annotated[bool, typer.Option("--towers-only", help="Leave temporal encoder and head behind.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    towers_only: Annotated[
+        bool, typer.Option("--towers-only", help="Leave out the temporal encoder and the head.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a model in another layout: ours, the papers' official one, OpenAI's, open_clip's or Hugging Face's."""
     from service.cli.convert import DTYPES, TARGETS
@@ -61,9 +62,9 @@ def convert(
     from service.cli.printing import print_json, stderr
 
     if to is not None and to not in TARGETS:
-        raise typer.BadParameter(f"{to!r} is unknown; there are {', '.join(TARGETS)}", param_hint="--to")
+        raise typer.BadParameter(f"{to!r} is unknown; use {', '.join(TARGETS)}", param_hint="--to")
     if dtype not in DTYPES:
-        raise typer.BadParameter(f"{dtype!r} is unknown; there are {', '.join(DTYPES)}", param_hint="--dtype")
+        raise typer.BadParameter(f"{dtype!r} is unknown; use {', '.join(DTYPES)}", param_hint="--dtype")
     done = run(
         source,
         target,
@@ -96,16 +97,16 @@ def evaluate(
     ] = None,
     scorer: Annotated[
         str | None,
-        typer.Option("--scorer", help="aosm, multi_grained, maxsim, max_frame or mean, in place of its own."),
+        typer.Option("--scorer", help="aosm, multi_grained, maxsim, max_frame or mean; default: its own."),
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option("--cache", help="Folder that keeps features.  [below the data folder]")
+        Path | None, typer.Option("--cache", help="Folder to keep features in; default: in the data folder.")
     ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no features, use none.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep features.")] = False,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out videos that are missing or broken, and name them.")
+        bool, typer.Option("--allow-missing", help="Leave out videos that are missing or broken, and list them.")
     ] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the JSON to this file as well.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the JSON to this file.")] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -121,7 +122,7 @@ def evaluate(
     masks = FORMER_MASKS.get(masks, masks) if masks is not None else None
     for value, known, option in ((masks, get_args(Masks), "--masks"), (scorer, tuple(SCORERS), "--scorer")):
         if value is not None and value not in known:
-            raise typer.BadParameter(f"{value!r} is unknown; there are {', '.join(known)}", param_hint=option)
+            raise typer.BadParameter(f"{value!r} is unknown; use {', '.join(known)}", param_hint=option)
     if out is not None and (not out.parent.is_dir() or out.is_dir()):
         why = f"{str(out)!r} is a folder" if out.is_dir() else f"there is no folder {str(out.parent)!r}"
         raise typer.BadParameter(why, param_hint="--out")
@@ -155,23 +156,27 @@ def train(
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file; docs/training.md has every key.", dir_okay=False)
     ] = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="A preset, alone or below the file.")] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="A preset to start from; the file overrides it.")
+    ] = None,
     videos: Annotated[Path | None, typer.Option("--videos", help="Folder with the dataset's videos.")] = None,
     annotations: Annotated[
         Path | None, typer.Option("--annotations", help="Folder with the files that docs/datasets.md names.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; one that was begun goes on.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps in all, in place of epochs.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over: what the run left there is removed.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; an unfinished one is resumed.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Total steps, instead of epochs.")] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over: remove what an earlier run left in the folder.")
+    ] = False,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Train although videos are missing; they are named.")
+        bool, typer.Option("--allow-missing", help="Train even if videos are missing; they are listed.")
     ] = False,
     list_presets: Annotated[bool, typer.Option("--list-presets", help="Print the presets' names.")] = False,
     show_preset: Annotated[str | None, typer.Option("--show-preset", help="Print a preset's file.")] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Train a model, or go on with a training that was broken off. Exit status 130 if it was asked to stop.
+    """Train a model, or resume a run that was interrupted. Exit status 130 if it was stopped by a signal.
 
     Several GPUs: torchrun --nproc-per-node 4 --no-python vidgrain train --config FILE
     """
@@ -209,3 +214,35 @@ def train(
         typer.echo(f"measure it with  vidgrain evaluate --model {folder}/best")
     if outcome.status == "stopped":
         raise typer.Exit(130)
+
+
+def train_tiny(
+    out: Annotated[Path, typer.Option("--out", help="Folder for config.json, model.safetensors and the rest.")] = Path(
+        "tiny-model"
+    ),
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Most training steps.")] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", min=0.1, help="Most minutes.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="The same seed and device give the same weights.")] = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Train the bundled tiny model on drawn clips; the defaults are its recipe."""
+    from dataclasses import asdict
+
+    from model.tiny.recipe import StepReport, TinyTraining, train
+    from service.cli.printing import print_json, stderr
+
+    def show(step: StepReport) -> None:
+        stderr.print(
+            f"step {step.step}/{step.total_steps}  loss {step.loss:.3f}  accuracy in batch {step.accuracy:.3f}  "
+            f"{step.elapsed_s / 60:.1f} min"
+        )
+
+    made_folder(out)
+    given = {"steps": steps, "max_minutes": minutes, "seed": seed, "device": settings_of(device=device).device}
+    known = {name: value for name, value in given.items() if value is not None}
+    report = train(out, TinyTraining(**known), show)  # type: ignore[arg-type]
+    if as_json:
+        print_json({"folder": out, **asdict(report)})
+    else:
+        typer.echo(f"{out}: measure it with  vidgrain evaluate --model {out}")

@@ -34,16 +34,16 @@ def json_text(value: object) -> str:
 
 @contextmanager
 def followed() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on stderr, moved by calling what it gives: (what, done, total)."""
+    """A progress bar on stderr; call the function that it yields with (what, done, total)."""
     with Progress(console=stderr) as bar:
         tasks: dict[str, TaskID] = {}
 
-        def tell(what: str, done: int, total: int) -> None:
+        def update(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what)
             bar.update(tasks[what], completed=done, total=total)
 
-        yield tell
+        yield update
 
 
 def clock(seconds: float) -> str:
@@ -131,7 +131,7 @@ def recalls_table(result: Mapping[str, Any]) -> Table:
 
 
 def evaluation_notes(result: Mapping[str, Any]) -> list[str]:
-    """What a person should know beside the figures: differences from the protocol, what is missing, what was kept."""
+    """What to know besides the figures: differences from the protocol, what is missing, what was kept."""
     notes = [f"warning: {text}" for text in result["warnings"]]
     missing, unreadable, cache = result["missing"], result["unreadable"], result["cache"]
     if missing["count"]:
@@ -145,7 +145,7 @@ def evaluation_notes(result: Mapping[str, Any]) -> list[str]:
             f"{cache['size_bytes'] / 2**20:.1f} MiB, in {cache['folder']}"
         )
     if result["published"]:
-        notes.append("Rows marked published are the papers' own figures; nothing of them was measured here.")
+        notes.append("Rows marked published are the papers' own figures; they were not measured here.")
     return notes
 
 

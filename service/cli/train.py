@@ -1,4 +1,4 @@
-"""`vidgrain train`: a configuration becomes a run with a real decoder, told on stderr, that a signal ends cleanly."""
+"""`vidgrain train`: runs a training configuration with a real decoder; a signal stops it cleanly."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from service.settings import Settings
 
 NAMES_SHOWN = 10
 RATES = ("head", "clip")
-"""Groups of parameters whose rate is said; those without decay have the same."""
+"""Groups of parameters whose learning rate is printed; those without decay have the same."""
 
 
 def train(settings: Settings, config: TrainConfig, say: Callable[[str], None], *, is_fresh: bool = False) -> Outcome:
-    """Train, or go on, in [run] out. say: takes each line for people.
+    """Train, or resume, in [run] out. say: prints one line.
 
-    Ctrl-C and SIGTERM end it after the step in work, with everything saved; a second one at once. Raises: TrainingError
-    and its kinds, DatasetError, ModelError.
+    Ctrl-C and SIGTERM stop it after the current step, with everything saved; a second one stops it at once.
+    Raises: TrainingError and its kinds, DatasetError, ModelError.
     """
     if not config.run.out:
         raise InvalidTraining("[run] out is needed.", "Name the folder in the file, or by --out.")
@@ -57,7 +57,7 @@ def train(settings: Settings, config: TrainConfig, say: Callable[[str], None], *
 
 
 def spoken(line: Mapping[str, Any]) -> Iterator[str]:
-    """A line of the log in words."""
+    """A line of the log as text."""
     event, step = line["event"], line["step"]
     if event in ("started", "resumed"):
         yield (
@@ -67,7 +67,7 @@ def spoken(line: Mapping[str, Any]) -> Iterator[str]:
             f"{line['trained_parameters'] / 1e6:.1f} M parameters train, {line['frozen_tensors']} tensors are frozen"
         )
         for name in ("train", "val"):
-            yield from _told_of(name, line.get(name))
+            yield from _split_lines(name, line.get(name))
     elif event == "step_done":
         rates = " ".join(
             f"{name} {line['learning_rates'][name]:.1e}" for name in RATES if name in line["learning_rates"]
@@ -80,17 +80,17 @@ def spoken(line: Mapping[str, Any]) -> Iterator[str]:
     elif event == "validated":
         ways = ("text_to_video", "text to video"), ("video_to_text", "video to text")
         figures = "  ".join(
-            f"{told}: R@1 {line[way]['r1']:.3f} R@5 {line[way]['r5']:.3f} MnR {line[way]['mnr']:.1f}"
-            for way, told in ways
+            f"{label}: R@1 {line[way]['r1']:.3f} R@5 {line[way]['r5']:.3f} MnR {line[way]['mnr']:.1f}"
+            for way, label in ways
         )
         yield f"validated at step {step}  {figures}" + ("  (best so far)" if line["is_best"] else "")
     elif event == "clip_unreadable":
-        yield f"another clip stands in for one that can't be read: {line['reason']}"
+        yield f"a clip can't be read and was replaced by another: {line['reason']}"
     elif event == "stopped":
-        yield f"stopped at step {step} of {line['total_steps']}; the same command goes on from there"
+        yield f"stopped at step {step} of {line['total_steps']}; run the same command again to resume"
 
 
-def _told_of(name: str, facts: Mapping[str, Any] | None) -> Iterator[str]:
+def _split_lines(name: str, facts: Mapping[str, Any] | None) -> Iterator[str]:
     if facts is None:
         return
     yield f"{name}: {facts['clips']:,} clips, {facts['captions']:,} captions"
@@ -104,7 +104,7 @@ def _told_of(name: str, facts: Mapping[str, Any] | None) -> Iterator[str]:
 
 @contextmanager
 def _asked_to_stop() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the next one does what it did before."""
+    """An event that the first SIGINT or SIGTERM sets; a second one has its usual effect."""
     stop = threading.Event()
     before: dict[signal.Signals, Any] = {}
 

@@ -1,4 +1,4 @@
-"""/healthz, /readyz, /version, /index: how it stands."""
+"""/healthz, /readyz, /version, /index: how the service is doing."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def index_counts(running: TheRunning) -> IndexResponse:
 
 @router.get("/healthz")
 async def healthz() -> HealthResponse:  # async: answered also while every thread is at work
-    """The process answers. Says nothing of the model: see /readyz."""
+    """The process answers. /readyz also checks the model."""
     return HealthResponse()
 
 
 @router.get("/readyz", responses=problems())
 async def readyz(running: TheRunning) -> ReadyResponse:  # async: answered whatever the shared threads do
-    """A real tiny search succeeded within the last 15 s, or just now. 503 with the reason otherwise."""
+    """A test search succeeded within the last 15 s, or just now. Otherwise 503 with the reason."""
     age_s = await run_sync(running.readiness.check, limiter=running.readiness_threads)
     worker = _worker(running)
     warnings = (
-        [Reason(code="worker_stopped", message="searches are answered; new videos wait until the worker is back")]
+        [Reason(code="worker_stopped", message="Searches are answered; new videos wait until the worker is back.")]
         if worker == "stopped"
         else []
     )

@@ -1,4 +1,4 @@
-"""POST /index/video: a file comes in, by upload or by a path inside of the media roots, and a job is queued for it."""
+"""POST /index/video: a file arrives by upload, or is named by its path inside the media roots, and a job is queued."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _POLL_S = 0.1
 _ENDED = frozenset({"succeeded", "failed", "cancelled"})
 _FORM = {
     "file": {"type": "string", "format": "binary", "description": "The video."},
-    "title": {"type": "string", "maxLength": 500, "description": "The file's name if empty."},
+    "title": {"type": "string", "maxLength": 500, "description": "Default: the file's name."},
     "metadata": {"type": "object", "description": "A JSON object, written as text."},
     "on_duplicate": {"type": "string", "enum": ["skip", "replace", "error"], "default": "skip"},
 }
-_LOCATION = {"Location": {"description": "The job to follow.", "schema": {"type": "string"}}}
+_LOCATION = {"Location": {"description": "The job that indexes the video.", "schema": {"type": "string"}}}
 _SUCCESSES: Responses = {
     200: {
-        "description": "The content was here already, or its job ended while we waited",
+        "description": "The content was here already, or its job ended within `wait`",
         "model": AddedResponse,
         "headers": _LOCATION,
     },
-    202: {"description": "Taken in; follow the job", "headers": _LOCATION},
+    202: {"description": "Accepted; `Location` is its job", "headers": _LOCATION},
 }
 
 
@@ -97,7 +97,7 @@ def _add_file(running: Running, upload: Upload, fields: AddFields) -> AddResult:
 
 
 async def _wait(request: Request, running: Running, job_id: str, wait_s: float) -> Job:
-    """The job as it is, or as it has become after at most wait_s."""
+    """The job once it has ended, or as it is after wait_s."""
     ends_s = time.monotonic() + wait_s
     read = partial(running.index.job, job_id)
     while True:

@@ -1,4 +1,4 @@
-"""/jobs: list, look, cancel, try again."""
+"""/jobs: list, show, cancel, retry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/scorers and /models: what searches may be scored by, and which models are at hand."""
+"""/scorers and /models: how searches may be scored, and which models are installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ router = APIRouter(tags=["service"])
 
 @router.get("/scorers", responses=problems())
 def scorers(running: TheRunning) -> ScorerList:
-    """What `scorer` of a search may be, with the model that is served."""
+    """The values that `scorer` of a search may have with the model that is served."""
     return ScorerList.from_spec(running.index.model.spec)
 
 

@@ -1,4 +1,4 @@
-"""What each route may answer besides its success, for the OpenAPI document: problems, by status."""
+"""The problems that each route may answer, by status, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from service.errors import PROBLEM_TYPE
 
 _MEANINGS = {
     400: "The body's syntax is broken",
-    403: "Not allowed from there, or not that path",
+    403: "Not allowed from there, or a path that may not be read",
     404: "No such thing",
-    409: "In conflict with what is there",
+    409: "In conflict with the present state",
     413: "Too large",
-    415: "A type that is not read here, or not a video",
-    416: "The range lies outside of the file",
+    415: "A content type that is not accepted, or not a video",
+    416: "The range is outside the file",
     422: "Understood, but not usable; `errors` names the fields",
-    500: "A fault of ours",
-    503: "Not ready, or a part is missing",
+    500: "An internal error",
+    503: "Not ready, or a library or weights are missing",
     507: "The disk is full",
 }
 

@@ -1,4 +1,4 @@
-"""/videos: list, look, change, remove; their pictures and streams."""
+"""/videos: list, show, change, remove; thumbnails and streams."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def list_videos(query: Annotated[VideosQuery, Query()], running: TheRunning, pre
 
 @router.get("/videos/{video_id}", responses=problems(404))
 def get_video(video_id: str, running: TheRunning, prefix: Prefix) -> VideoResponse:
-    """One video: what it is, and whether it is searchable."""
+    """One video, and whether it can be searched."""
     return VideoResponse.from_record(running.index.get(video_id), prefix)
 
 
@@ -64,14 +64,14 @@ def change_video(
     running: TheRunning,
     prefix: Prefix,
 ) -> VideoResponse:
-    """Give a video another title or other metadata."""
+    """Change the title or the metadata of a video."""
     given = body.model_dump(include=body.model_fields_set)
     return VideoResponse.from_record(running.index.update(video_id, **given), prefix)
 
 
 @router.delete("/videos/{video_id}", status_code=204, responses=problems(403, 404))
 def remove_video(video_id: str, running: TheRunning) -> None:
-    """Take a video out of every search at once. A file that was uploaded goes with it; one named by path stays."""
+    """Remove a video from every search at once. An uploaded file is deleted; a file named by its path stays."""
     running.index.remove(video_id)
 
 

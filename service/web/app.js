@@ -97,7 +97,7 @@ function withScorer(params) {
 /** The same search, scored otherwise; null for the model's own way. */
 function chooseScorer(name) {
   const params = new URLSearchParams(location.search);
-  for (const part of ["v", "t"]) params.delete(part); // what the player told of the score is no longer so
+  for (const part of ["v", "t"]) params.delete(part); // what the player shows of the score no longer holds
   if (name) params.set("scorer", name);
   else params.delete("scorer");
   go(params, history.state);

@@ -24,7 +24,7 @@ export function icon(name) {
   return svg;
 }
 
-/** Put an error and its way out into a .notice box, or hide the box when there is none. */
+/** Show an error and its hint in a .notice box; without an error hide the box. */
 export function showNotice(box, error) {
   box.hidden = !error;
   box.querySelector(".what").textContent = error ? error.detail : "";
@@ -33,7 +33,7 @@ export function showNotice(box, error) {
   hint.hidden = !error?.hint;
 }
 
-/** An image that leaves a calm surface behind when it can't be had. */
+/** Set an image's address; an image that fails to load shows a plain surface. */
 export function setImage(img, url) {
   img.classList.remove("absent");
   img.addEventListener("error", () => img.classList.add("absent"), { once: true });

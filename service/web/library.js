@@ -27,7 +27,7 @@ async function guarded(action) {
   }
 }
 
-/** Read the lists anew. */
+/** Read the lists again. */
 export const refresh = () =>
   guarded(async () => {
     const [ready, failed] = await Promise.all([

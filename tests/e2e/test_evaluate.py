@@ -156,7 +156,7 @@ def test_scorers_and_what_goes_wrong_in_words(evaluate: Any, dataset: Path, tmp_
     for arguments, words in wrong:
         said = evaluate(dataset, *arguments)
         assert said.status == 2 and words in said.err, said
-    assert "there are trained, masked, reference" in evaluate(dataset, "--masks", "none").err
+    assert "is unknown; use trained, masked, reference" in evaluate(dataset, "--masks", "none").err
     assert "no folder" in evaluate(dataset, "--out", tmp_path / "none" / "x.json").err
     assert "is a folder" in evaluate(dataset, "--out", tmp_path).err
 

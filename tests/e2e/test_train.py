@@ -85,7 +85,7 @@ def test_from_real_videos_to_a_model_that_is_measured(vidgrain: Any, start: Path
     done = vidgrain("train", "--config", config, *where, "--out", "out", "--json")
     assert done.status == 0, done.err
     assert done.json["status"] == "finished" and done.json["step"] == 8  # 12 pairs, 4 steps an epoch
-    assert "video0" in done.err and "another clip stands in" in done.err
+    assert "video0" in done.err and "was replaced by another" in done.err
     assert "train: 4 clips, 12 captions" in done.err
     lines = read_log(tmp_path / "out" / "log.jsonl")
     assert [line["step"] for line in lines if line["event"] == "validated"] == [4, 8]

@@ -41,7 +41,7 @@ def test_a_model_that_hangs_is_not_ready_and_gets_no_second_probe() -> None:
 
     readiness = Readiness(probe, patience_s=0.05)
     for _ in range(3):
-        with pytest.raises(NotReady, match="has not come back"):
+        with pytest.raises(NotReady, match="has not returned"):
             readiness.check()
     assert len(calls) == 1
     hanging.set()

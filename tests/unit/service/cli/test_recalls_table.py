@@ -53,7 +53,7 @@ def test_published_rows_are_marked_and_leave_open_what_the_paper_does_not_say() 
     assert len(found) == 2 * len(rows) == 20
     best = "published, text to video: X-CLIP B/16 (arXiv:2207.07285)"
     assert [best, "0.261", "0.484", "", "", "", "46.7"] in found
-    assert any("nothing of them was measured here" in note for note in evaluation_notes(result))
+    assert any("they were not measured here" in note for note in evaluation_notes(result))
 
 
 def test_notes_count_and_name() -> None:
