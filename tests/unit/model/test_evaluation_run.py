@@ -254,7 +254,7 @@ def test_a_cache_that_cannot_be_written_costs_no_run(tmp_path: Path, caplog: pyt
     cache = FeatureCache(tmp_path / "cache")
     found = evaluate(model_of("xclip", tmp_path), set_of(tmp_path, CountingReader()), EvaluationOptions(cache=cache))
     assert found["cache"]["num_written"] == 0
-    assert sum("can't be kept" in record.message for record in caplog.records) == 1
+    assert sum("can no longer be kept" in record.message for record in caplog.records) == 1
 
 
 def test_what_cannot_be_read_ends_the_run_or_is_named(tmp_path: Path) -> None:
