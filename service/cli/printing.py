@@ -106,7 +106,7 @@ def models_table(models: Sequence[InstalledModel], served: InstalledModel) -> Ta
             model.temporal or "",
             *("" if number is None else str(number) for number in numbers),
             ", ".join(model.scorers),
-            f"{model.error.code}: {model.error.message}" if model.error else "",
+            f"{model.error.code}: {model.error.describe()}" if model.error else "",
         )
     return table
 

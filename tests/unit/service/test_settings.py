@@ -61,6 +61,8 @@ def test_every_setting_of_the_index_reaches_it() -> None:
         decoder="decord",
         decode_timeout_s=1.5,
         decode_memory_bytes=2**29,
+        decode_children=5,
+        query_decode_s=7.5,
         max_segment_s=2.5,
         max_video_s=3.5,
         max_query_s=4.5,
