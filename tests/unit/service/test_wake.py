@@ -97,3 +97,25 @@ def test_without_redis_wait_waits_and_close_ends_it() -> None:
     threading.Timer(0.1, wake.close).start()
     wake.wait(60.0)
     assert time.monotonic() - began_s < 50
+
+
+def test_servers_learn_of_what_a_worker_publishes(redis_url: str) -> None:
+    heard = threading.Semaphore(0)
+    with closing(Wake(redis_url)) as worker, closing(Wake(redis_url)) as one, closing(Wake(redis_url)) as other:
+        for server in (one, other):
+            server.on_published(heard.release)
+        for _ in range(2):
+            assert heard.acquire(timeout=10), "each looks once when it begins to listen"
+        worker.published()
+        for _ in range(2):
+            assert heard.acquire(timeout=10), "every server hears of it"
+        assert not heard.acquire(blocking=False)
+
+
+def test_without_redis_nobody_is_told_and_nothing_fails() -> None:
+    with closing(Wake(None)) as wake:
+        wake.on_published(lambda: pytest.fail("there is nobody to say so"))
+        wake.published()
+    with closing(Wake(f"redis://127.0.0.1:{free_port()}/0")) as away:
+        away.on_published(lambda: pytest.fail("there is nobody to say so"))
+        away.published()
