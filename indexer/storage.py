@@ -116,9 +116,11 @@ class Storage:
         again. Raises: DuplicateVideo, InvalidMetadata, StorageFull, CatalogueUnreadable.
         """
         kept = self._kept(received.sha256)
-        place = kept or self._media / _name(received)
+        place = kept if kept is not None and on_duplicate != "replace" else self._media / _name(received)
         is_intact = _holds(place, received)  # read before the lock: nobody waits while a large file is hashed
-        with self._holding(), self._undecided(place):
+        with self._holding(), ExitStack() as marks:
+            for path in {place, kept or place}:
+                marks.enter_context(self._undecided(path))
             if not (is_intact and place.is_file()):
                 received.path.replace(place)
                 sync(self._media)
