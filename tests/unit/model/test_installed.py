@@ -50,7 +50,7 @@ def test_a_folder_may_be_a_model_or_hold_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("break_it", "why"),
     [
-        (lambda folder: (folder / TENSORS_FILE).unlink(), "no weights"),
+        (lambda folder: (folder / TENSORS_FILE).unlink(), "no such file"),
         (lambda folder: (folder / CONFIG_FILE).write_text("{"), "can't be read"),
         (lambda folder: (folder / CONFIG_FILE).write_text("[" * 200_000), "can't be read"),
         (lambda folder: (folder / CONFIG_FILE).write_text('{"format": "of tomorrow"}'), "of tomorrow"),
