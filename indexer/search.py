@@ -25,7 +25,7 @@ from indexer.records import Hit, SearchAnswer, SearchOptions, Video
 from indexer.vectors import Ids, Recall, SegmentTable, VectorIndex
 from model.errors import ModelError
 from model.scorers import SCORERS, choose_scorer
-from model.types import ModelSpec, Query, ScorerName, Scores, TextFeatures, VideoFeatures, VideoTextModel
+from model.types import ModelSpec, Query, ScorerName, Scores, TextFeatures, VideoFeatures, VideoTextModel, public_name
 
 CELLS_PER_BLOCK = 2048 * 32 * 12
 """Rows x words x frames that are scored at once: bounds the memory of exact search whatever the index's size."""
@@ -152,7 +152,7 @@ def _recall_vectors(query: Query, model: VideoTextModel) -> NDArray[np.float32]:
         found: NDArray[np.float32] = model.recall_vectors(query).float().cpu().numpy()
     if not np.isfinite(found).all():
         raise ModelError(
-            f"The model {model.spec.name!r} gave numbers for this query that aren't finite.",
+            f"The model {public_name(model.spec.name)!r} gave numbers for this query that aren't finite.",
             "Try another query or device, and check the model's weights.",
         )
     return found
@@ -235,7 +235,8 @@ def _rerank(
         return scored
     num_bad = int((~is_sound).sum())
     if num_bad == len(is_sound):
-        raise ModelError(f"The model {model.spec.name!r} gave scores that aren't finite for all {num_bad} candidates.")
+        name = public_name(model.spec.name)
+        raise ModelError(f"The model {name!r} gave scores that aren't finite for all {num_bad} candidates.")
     warned.append(("segments_unscorable", f"{num_bad} segments were left out: their scores aren't finite numbers."))
     return _Scored(
         scored.table.take(is_sound),

@@ -26,13 +26,23 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
-from model.errors import CheckpointMismatch, ShapeError, TokenizerUnavailable, UnknownModel, WeightsUnavailable
+from model.checkpoints.state_file import load_failure
+from model.errors import (
+    CheckpointMismatch,
+    ShapeError,
+    TokenizerUnavailable,
+    UnknownModel,
+    WeightsUnavailable,
+    reason_of,
+)
 from model.preprocess import Preprocess
 from model.tokenizer import BpeTokenizer, Tokenizer, Tokens, TransformersTokenizer, merges_archive, tokenizer_options
+from model.types import public_name
 
 log = logging.getLogger(__name__)
 
 REACH_TIMEOUT_S = 3.0
+_DOWNLOADS = Path("~/.cache/clip").expanduser()  # where open_clip puts weights that don't come from the hub
 OFFLINE_HINT = (
     "On a machine with internet, download the weights and name the file as ARCH/path/to/weights; "
     "or set VIDGRAIN_MODEL=tiny for the bundled model."
@@ -204,7 +214,7 @@ def build_backbone(
     else:
         model_cfg, published = deepcopy(dict(architecture)), {}
         if isinstance(weights, str):
-            raise UnknownModel(f"weights {weights!r} are a tag, and a configuration has none.")
+            raise UnknownModel(f"The weights {weights!r} are a tag, and a configuration has no tags.")
     tokenizer = _build_tokenizer(model_cfg, merges, tokenizer_folder)
     file = _fetch(architecture, weights, published) if isinstance(weights, str) else weights
     clip = _build_clip(model_cfg)
@@ -266,7 +276,8 @@ def _build_clip(model_cfg: dict[str, Any]) -> nn.Module:
     except (TypeError, KeyError, AssertionError) as error:
         raise UnknownModel(f"open_clip can't build this model configuration: {error}.") from error
     except (OSError, RuntimeError, ImportError) as error:
-        raise WeightsUnavailable(f"a tower's configuration can't be had: {error}.", OFFLINE_HINT) from error
+        why = reason_of(error, _path_in(model_cfg["text_cfg"].get("hf_model_name")))
+        raise WeightsUnavailable(f"A tower's configuration isn't available: {why}.", OFFLINE_HINT) from error
     return built
 
 
@@ -298,7 +309,7 @@ def _preprocess_of(clip: Any, published: Mapping[str, Any]) -> Preprocess:
     size = getattr(clip.visual, "image_size", merged["size"])
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     if height != width:
-        raise UnknownModel(f"the image tower takes {height} x {width} pixels; only square ones are served.")
+        raise UnknownModel(f"The image tower takes {height} x {width} pixels; only square ones are served.")
     return Preprocess(
         image_size=int(height),
         mean=tuple(merged["mean"]),
@@ -314,31 +325,38 @@ def _build_tokenizer(model_cfg: Mapping[str, Any], merges: Path | None, folder: 
     named = text_cfg.get("hf_tokenizer_name")
     if named and merges is None:
         options = tokenizer_options(text_cfg, ("clean", "strip_sep_token", "language"))
-        return _transformers_tokenizer(text_cfg, str(folder or named), options)
+        return _transformers_tokenizer(text_cfg, folder or _path_in(named), str(named), options)
     tokenizer = bpe_tokenizer(merges, **tokenizer_options(text_cfg, ("clean",)))
     room = int(text_cfg.get("vocab_size", 49408))
     if tokenizer.vocab_size > room:
         raise TokenizerUnavailable(
-            f"the vocabulary has {tokenizer.vocab_size} tokens and the text tower room for {room}."
+            f"The vocabulary has {tokenizer.vocab_size} tokens and the text tower room for {room}.", path=merges
         )
     return tokenizer
 
 
-def _transformers_tokenizer(text_cfg: Mapping[str, Any], named: str, options: dict[str, Any]) -> Tokenizer:
+def _transformers_tokenizer(
+    text_cfg: Mapping[str, Any], folder: Path | None, named: str, options: dict[str, Any]
+) -> Tokenizer:
+    """From a folder, or else by its name on the hub."""
     hint = (
         "Install the transformers package and fetch the tokenizer once on a machine with internet, choose an "
         "architecture with CLIP's own tokenizer (ViT-B-32-quickgelu), or set VIDGRAIN_MODEL=tiny."
     )
-    mode = text_cfg.get("tokenizer_mode")
+    shown, mode = public_name(named), text_cfg.get("tokenizer_mode")
     if mode:
-        raise TokenizerUnavailable(f"the tokenizer {named} works in mode {mode!r}, which isn't served.", hint)
+        raise TokenizerUnavailable(
+            f"The tokenizer {shown} works in mode {mode!r}, which isn't supported.", hint, path=folder
+        )
+    source = named if folder is None else str(folder)
     options = {**options, "trust_remote_code": False}
-    if Path(named).is_dir() or not _is_reachable(huggingface_hub.constants.ENDPOINT):
+    if Path(source).is_dir() or not _is_reachable(huggingface_hub.constants.ENDPOINT):
         options["local_files_only"] = True
     try:
-        wrapper = HFTokenizer(named, context_length=text_cfg.get("context_length", 77), **options)
+        wrapper = HFTokenizer(source, context_length=text_cfg.get("context_length", 77), **options)
     except (ImportError, OSError, ValueError, RuntimeError, AttributeError) as error:
-        raise TokenizerUnavailable(f"the tokenizer {named} can't be had here: {error}.", hint) from error
+        why = reason_of(error, folder)
+        raise TokenizerUnavailable(f"The tokenizer {shown} can't be loaded: {why}.", hint, path=folder) from error
     return TransformersTokenizer(wrapper, wrapper.tokenizer)
 
 
@@ -353,7 +371,7 @@ def _published(architecture: str, tag: str) -> dict[str, Any]:
 
 def _fetch(architecture: str | Mapping[str, Any], tag: str, published: Mapping[str, Any]) -> Path:
     """The weights' file, from the local cache or the network; promptly without either."""
-    message = f"the weights {tag!r} of {architecture} can't be fetched"
+    message = f"The weights {tag!r} of {architecture} can't be fetched"
     cached = _cached(str(published.get("hf_hub", "")))
     if cached is not None:
         return cached
@@ -363,7 +381,7 @@ def _fetch(architecture: str | Mapping[str, Any], tag: str, published: Mapping[s
     try:
         return Path(download_pretrained(dict(published)))
     except (OSError, RuntimeError, ValueError) as error:
-        raise WeightsUnavailable(f"{message}: {error}.", OFFLINE_HINT) from error
+        raise WeightsUnavailable(f"{message}: {reason_of(error, _DOWNLOADS)}.", OFFLINE_HINT) from error
 
 
 def _cached(hub_name: str) -> Path | None:
@@ -398,17 +416,23 @@ def _load_weights(clip: nn.Module, file: Path) -> None:
     try:
         result = load_checkpoint(clip, str(file), strict=False, weights_only=True)
     except FileNotFoundError as error:
-        raise WeightsUnavailable(f"there are no weights at {file}.", OFFLINE_HINT) from error
+        raise WeightsUnavailable("There is no such file.", OFFLINE_HINT, path=file) from error
     except Exception as error:  # every reader fails in its own way: safetensors, pickle, zip, and load_state_dict
         if isinstance(error, AssertionError) or "size mismatch" in str(error):
-            raise CheckpointMismatch(f"{file} doesn't fit the architecture: {error}") from error
-        raise WeightsUnavailable(f"the weights at {file} can't be read: {str(error).split(' Re-run')[0]}.") from error
+            raise CheckpointMismatch(f"It doesn't fit the architecture: {error}", path=file) from error
+        raise WeightsUnavailable(f"The weights can't be read: {load_failure(error, file)}.", path=file) from error
     missing, unexpected = (list(result.missing_keys), list(result.unexpected_keys)) if result else ([], [])
     if missing or unexpected:
         raise CheckpointMismatch(
-            f"{file} doesn't fit the architecture: {len(missing)} keys missing ({_some(missing)}), "
-            f"{len(unexpected)} unknown ({_some(unexpected)})."
+            f"It doesn't fit the architecture: {len(missing)} keys missing ({_some(missing)}), "
+            f"{len(unexpected)} unknown ({_some(unexpected)}).",
+            path=file,
         )
+
+
+def _path_in(value: Any) -> Path | None:
+    """A path where a configuration names one instead of a repository of the hub."""
+    return Path(value) if isinstance(value, str) and Path(value).is_absolute() else None
 
 
 def _some(names: list[str]) -> str:

@@ -53,6 +53,17 @@ class VidgrainError(Exception):
         return f"{self.describe()} {self.hint}".strip()
 
 
+def reason_of(error: Exception, path: Path | None = None) -> str:
+    """Why Python or a library failed, for a message that names no path; path: a file or folder that its text may quote.
+
+    The system's errors keep their reason alone ("Permission denied"); other texts keep the name of the path.
+    """
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if path is not None and path.name:
+        text = text.replace(str(path), path.name)
+    return text.strip() or type(error).__name__
+
+
 class ModelError(VidgrainError):
     """Anything wrong with a model: its name, its weights or the tensors given to it."""
 

@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from model.backbone import architectures, cached_weights, model_config, weight_tags
 from model.checkpoints.folder import CONFIG_FILE, TENSORS_FILE, read_config
 from model.checkpoints.published import WEIGHT_SUFFIXES, is_published
-from model.errors import ModelError, UnknownModel, WeightsUnavailable
+from model.errors import ModelError, UnknownModel, WeightsUnavailable, reason_of
 from model.families import FAMILIES, ZERO_SHOT, family_of
 from model.network import NetworkConfig
-from model.registry import DEFAULT_NUM_FRAMES, DEFAULT_NUM_WORDS, NAME_HINT, TINY_FOLDER, refuse_overlong
+from model.registry import DEFAULT_NUM_FRAMES, DEFAULT_NUM_WORDS, TINY_FOLDER, refuse_overlong, unknown_model
 from model.types import HeadKind, ScorerName
 
 SCORERS_OF = {family.kind: family.scorers for family in FAMILIES}
@@ -67,7 +67,9 @@ def installed_models(folders: Sequence[Path]) -> tuple[InstalledModel, ...]:
         try:
             found += [_of_folder(str(folder), folder) for folder in _models_in(place)]
         except OSError as error:
-            why = WeightsUnavailable(f"the folder {place} can't be read: {error.strerror}.", "Check VIDGRAIN_MODELS.")
+            why = WeightsUnavailable(
+                f"The folder can't be read: {reason_of(error)}.", "Check VIDGRAIN_MODELS.", path=place
+            )
             found.append(InstalledModel(str(place), place, error=why))
     return (*found, *(_of_towers(f"{architecture}/{tag}", architecture) for architecture, tag in cached_weights()))
 
@@ -83,12 +85,12 @@ def described(name: str) -> InstalledModel:
         return _of_folder(name, folder)
     architecture, _, weights = name.partition("/")
     if architecture not in architectures() or not weights:
-        return InstalledModel(name, error=UnknownModel(f"there is no model {name!r}.", NAME_HINT))
+        return InstalledModel(name, error=unknown_model(name))
     if weights in weight_tags(architecture):
         is_here = (architecture, weights) in cached_weights()
-        missing = WeightsUnavailable("its weights are not on this machine yet.", "They are fetched when it is loaded.")
+        missing = WeightsUnavailable("Its weights aren't on this machine yet.", "They are fetched when it is loaded.")
         return _of_towers(name, architecture, None if is_here else missing)
-    missing = WeightsUnavailable(f"there are no weights at {weights}.", "Check the path.")
+    missing = WeightsUnavailable("There is no such file.", "Check the path.", path=Path(weights))
     return InstalledModel(name, error=None if Path(weights).is_file() else missing)
 
 
@@ -157,9 +159,9 @@ def _side(size: Any) -> int | None:
 def _weights_error(file: Path) -> ModelError | None:
     """Why a .safetensors file can't be used, judged by its header and length; None if it can."""
     if not file.is_file():
-        return WeightsUnavailable(f"there are no weights at {file}.")
+        return WeightsUnavailable("There is no such file.", path=file)
     try:
         with safe_open(file, framework="pt"):
             return None
     except (SafetensorError, OSError) as error:
-        return WeightsUnavailable(f"the weights at {file} can't be read: {error}.")
+        return WeightsUnavailable(f"The weights can't be read: {reason_of(error, file)}.", path=file)

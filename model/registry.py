@@ -31,6 +31,7 @@ from model.network import MaskReading, Network, NetworkConfig
 from model.preprocess import Preprocess
 from model.served_model import ServedModel
 from model.spec import build_spec
+from model.types import public_name
 
 log = logging.getLogger(__name__)
 
@@ -75,22 +76,32 @@ def load_network(name: str, *, num_frames: int | None = None, masks: MaskReading
     if (folder / CONFIG_FILE).is_file():
         return _load_folder(folder, num_frames, masks)
     if name == "tiny":
-        raise WeightsUnavailable(f"the bundled model is not at {folder}.", "Install the package again.")
+        raise WeightsUnavailable("The bundled model isn't there.", "Install the package again.", path=folder)
     architecture, _, tag = name.partition("/")
     if architecture in architectures() and tag:
         return _load_architecture(architecture, tag, num_frames, masks)
     if folder.suffix in WEIGHT_SUFFIXES:
-        raise WeightsUnavailable(f"there are no weights at {name}.", OFFLINE_HINT)
+        raise WeightsUnavailable("There is no such file.", OFFLINE_HINT, path=folder)
     if folder.is_dir():
-        raise UnknownModel(f"the folder {name} has no {CONFIG_FILE}.", NAME_HINT)
-    raise UnknownModel(f"there is no model {name!r}.", NAME_HINT)
+        raise UnknownModel(f"The folder has no {CONFIG_FILE}.", NAME_HINT, path=folder)
+    raise unknown_model(name)
+
+
+def unknown_model(name: str) -> UnknownModel:
+    """The error for a name that means nothing here; the path in it, if there is one, is the error's subject."""
+    architecture, _, weights = name.partition("/")
+    if weights.startswith("/") and architecture:
+        return UnknownModel(f"There is no architecture {architecture!r}.", NAME_HINT, path=Path(weights))
+    if Path(name).is_absolute():
+        return UnknownModel("There is no such model.", NAME_HINT, path=Path(name))
+    return UnknownModel(f"There is no model {name!r}.", NAME_HINT)
 
 
 def refuse_overlong(name: str) -> None:
     """Raises: UnknownModel for a name that no file can have."""
     parts = [os.fsencode(part) for part in name.split("/")]
     if max(len(part) for part in parts) > 255 or sum(len(part) + 1 for part in parts) > 4000:
-        raise UnknownModel(f"{name[:60]!r}... is too long for a model's name.", NAME_HINT)
+        raise UnknownModel(f"{public_name(name)[:60]!r}... is too long for a model's name.", NAME_HINT)
 
 
 def build_network(config: NetworkConfig, *, merges: Path | None = None, positions: int | None = None) -> Network:
@@ -113,22 +124,22 @@ def find_device(name: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     is_there = device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < count)
     if not is_there:
-        raise DeviceUnavailable(f"the device {name!r} isn't on this machine; it has {count} GPUs.", "Use auto or cpu.")
+        raise DeviceUnavailable(f"The device {name!r} isn't on this machine; it has {count} GPUs.", "Use auto or cpu.")
     return device
 
 
 def _load_folder(folder: Path, num_frames: int | None, masks: MaskReading | None) -> Network:
     config = _read_as(read_config(folder), masks)
-    _check_frames(str(folder), config.num_frames, num_frames)
+    _check_frames(folder, config.num_frames, num_frames)
     state = read_state(folder / TENSORS_FILE)
     merges = folder / MERGES_FILE
     try:
         network = build_network(config, merges=merges if merges.is_file() else None, positions=num_positions(state))
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
         raise CheckpointMismatch(
-            f"{folder / CONFIG_FILE} describes a network that can't be built: {type(error).__name__}: {error}."
+            f"It describes a network that can't be built: {type(error).__name__}: {error}.", path=folder / CONFIG_FILE
         ) from error
-    load_state(network, state, str(folder / TENSORS_FILE), is_head_optional=False)
+    load_state(network, state, folder / TENSORS_FILE, is_head_optional=False)
     return network
 
 
@@ -138,7 +149,7 @@ def _load_architecture(architecture: str, weights: str, num_frames: int | None, 
     file = Path(weights)
     if not file.is_file():
         if file.suffix in WEIGHT_SUFFIXES or "/" in weights:
-            raise WeightsUnavailable(f"there are no weights at {weights}.", OFFLINE_HINT)
+            raise WeightsUnavailable("There is no such file.", OFFLINE_HINT, path=file)
         tags = ", ".join(weight_tags(architecture)) or "none"
         raise UnknownModel(f"{architecture} has no published weights {weights!r}.", f"It has: {tags}.")
     state = read_state(file)
@@ -146,22 +157,22 @@ def _load_architecture(architecture: str, weights: str, num_frames: int | None, 
     if layout == "open_clip" and not is_torchscript(file):
         return _zero_shot(build_backbone(architecture, weights=file), num_frames, masks)
     backbone = build_backbone(architecture)
-    if layout == "open_clip":  # for an archive the door to open_clip has only the tensors
+    if layout == "open_clip":  # an archive gives only its tensors, so open_clip can't load it
         network = _zero_shot(backbone, num_frames, masks)
         skipped = passed_over(state)
         towers = {TOWERS_PREFIX + name: value for name, value in state.items() if name not in skipped}
-        load_state(network, towers, weights, is_head_optional=True)
+        load_state(network, towers, file, is_head_optional=True)
         return network
     if layout != "hugging_face" and not backbone.model_cfg.get("quick_gelu", False):
         log.warning("%s weights expect QuickGELU, and %s has none: use %s-quickgelu", layout, weights, architecture)
     official = state if layout == "official" else to_official(state)
-    return _load_official(backbone, official, layout, weights, num_frames, masks)
+    return _load_official(backbone, official, layout, file, num_frames, masks)
 
 
 def _load_published(path: Path, num_frames: int | None, masks: MaskReading | None) -> Network:
     found = read_published(path)
     backbone = build_backbone(found.model_cfg, merges=found.merges, preprocess=found.preprocess)
-    return _load_official(backbone, found.state, found.layout, str(path), num_frames, masks)
+    return _load_official(backbone, found.state, found.layout, path, num_frames, masks)
 
 
 def _load_open_clip(weights: Path, num_frames: int | None, masks: MaskReading | None) -> Network:
@@ -176,7 +187,7 @@ def _load_open_clip(weights: Path, num_frames: int | None, masks: MaskReading | 
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointMismatch(
-            f"{found.config_file} describes towers that can't be built: {type(error).__name__}: {error}."
+            f"It describes towers that can't be built: {type(error).__name__}: {error}.", path=found.config_file
         ) from error
     return _zero_shot(backbone, num_frames, masks)
 
@@ -185,7 +196,7 @@ def _load_official(
     backbone: Backbone,
     state: Mapping[str, Tensor],
     layout: Layout,
-    source: str,
+    path: Path,
     num_frames: int | None,
     masks: MaskReading | None,
 ) -> Network:
@@ -197,9 +208,9 @@ def _load_official(
         words = min(DEFAULT_NUM_WORDS, backbone.context_length)
         frames = num_frames or DEFAULT_NUM_FRAMES
         config = config_of_state(state, backbone.model_cfg, num_words=words, num_frames=frames)
-        _check_frames(source, config.num_frames, num_frames)
+        _check_frames(path, config.num_frames, num_frames)
         network = _assemble(backbone, _read_as(config, masks), num_positions(state))
-    load_state(network, state, source, is_head_optional=True)
+    load_state(network, state, path, is_head_optional=True)
     return network
 
 
@@ -227,8 +238,10 @@ def _read_as(config: NetworkConfig, masks: MaskReading | None) -> NetworkConfig:
     return config if masks is None else replace(config, masks=masks)
 
 
-def _check_frames(source: str, fixed: int, asked: int | None) -> None:
+def _check_frames(path: Path, fixed: int, asked: int | None) -> None:
     if asked is not None and asked != fixed:
         raise CheckpointMismatch(
-            f"{source} has {fixed} frame slots and {asked} were asked for.", "Leave VIDGRAIN_NUM_FRAMES empty for it."
+            f"It has {fixed} frame slots and {asked} were asked for.",
+            "Leave VIDGRAIN_NUM_FRAMES empty for it.",
+            path=path,
         )

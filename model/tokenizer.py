@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from model.errors import TokenizerUnavailable
+from model.errors import TokenizerUnavailable, reason_of
 
 Pieces = tuple[tuple[str, ...], ...]
 
@@ -155,20 +155,20 @@ class TransformersTokenizer:
 
 
 def tokenizer_options(text_cfg: Mapping[str, Any], read: Collection[str]) -> dict[str, str | bool]:
-    """What an open_clip configuration switches in its tokenizer, of the switches that are read.
+    """The tokenizer's options in an open_clip configuration; `read` lists those that are supported.
 
-    A configuration may come from anywhere and the options go to other libraries, where some let code run: no others
+    A configuration may come from anywhere and the options go to other libraries, where some let code run, so no others
     pass. Raises: TokenizerUnavailable naming them.
     """
     options = text_cfg.get("tokenizer_kwargs") or {}
     if not isinstance(options, Mapping):
         raise TokenizerUnavailable(f"tokenizer_kwargs is {options!r}; a table is needed.")
-    # a reduction mask drops words of long texts at random: of use in training open_clip's way only
+    # a reduction mask drops words of long texts at random, which only training in open_clip's way uses
     chosen = {name: value for name, value in options.items() if name != "reduction_mask"}
     others = [name for name, value in chosen.items() if name not in read or not isinstance(value, str | bool)]
     if others:
         raise TokenizerUnavailable(
-            f"tokenizer_kwargs has {', '.join(sorted(others))}; what may stand there is {', '.join(read)}."
+            f"tokenizer_kwargs has {', '.join(sorted(others))}, which isn't supported; it may have {', '.join(read)}."
         )
     return chosen
 
@@ -181,9 +181,9 @@ def merges_archive(path: Path) -> io.BytesIO:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerUnavailable(f"the merges file {path} can't be read: {error}.") from error
+        raise TokenizerUnavailable(f"This merges file can't be read: {reason_of(error)}.", path=path) from error
     merges = [line.strip() for line in lines if line.strip() and "#version" not in line]
     broken = [line for line in merges if len(line.split()) != 2]
     if broken:
-        raise TokenizerUnavailable(f"the merges file {path} has the line {broken[0]!r}, which isn't a pair.")
+        raise TokenizerUnavailable(f"This merges file has the line {broken[0]!r}, which isn't a pair.", path=path)
     return io.BytesIO(gzip.compress("\n".join(["#version: 1", *merges]).encode("utf-8")))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +31,14 @@ HeadKind = str
 
 ScorerName = str
 """How stored features are compared with a query, such as "aosm". model.scorers lists them."""
+
+
+def public_name(name: str) -> str:
+    """A model's name without the machine's folders: `/srv/models/x` is `x`, `ARCH//srv/w.pt` is `ARCH/w.pt`."""
+    head, slash, rest = name.partition("/")
+    if not rest.startswith("/") and head:
+        return name
+    return f"{head}{slash if head else ''}{PurePath(rest).name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from indexer.catalogue.rows import storable
-from model.errors import ModelError, VidgrainError
+from model.errors import VidgrainError
 from service.bodies import from_validation
 from service.errors import (
     PROBLEM_TYPE,
@@ -30,7 +30,6 @@ from service.errors import (
     headers,
     problem,
     status_and_title,
-    without_folders,
 )
 from service.hosts import check_host, check_origin
 from service.incoming_body import IncomingBody
@@ -114,8 +113,7 @@ def answer(error: Exception) -> Response:
     body = problem(said, request_id_var.get() or "")
     for name in ("detail", "hint"):
         if name in body:
-            text = without_folders(body[name]) if isinstance(said, ModelError) else body[name]
-            body[name] = storable(text)  # the name of a file need not be Unicode
+            body[name] = storable(body[name])  # the name of a file need not be Unicode
     return JSONResponse(body, status, headers=headers(said), media_type=PROBLEM_TYPE)
 
 

@@ -19,7 +19,6 @@ This file knows no route.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -191,9 +190,3 @@ def problem(error: VidgrainError, request_id: str) -> dict[str, Any]:
     if isinstance(error, ServiceError) and error.fields:
         body["errors"] = [{"field": field, "message": message} for field, message in error.fields]
     return body
-
-
-def without_folders(text: str) -> str:
-    """A model error's text with absolute paths cut down to their last part: folders of the server stay private."""
-    text = re.sub(r"""(['"])/(?:(?!\1)[^\n])*/(?=(?:(?!\1)[^/\n])+\1)""", r"\1", text)  # in quotes it may hold spaces
-    return re.sub(r"(?<![\w:/.])/(?:[^/\s'\"]+/)+(?=[^/\s'\"])", "", text)

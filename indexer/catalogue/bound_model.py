@@ -8,7 +8,7 @@ from typing import Any
 
 from indexer.catalogue.rows import Transaction
 from indexer.errors import ModelMismatch
-from model.types import ModelSpec
+from model.types import ModelSpec, public_name
 
 
 def bound(tx: Transaction) -> ModelSpec | None:
@@ -31,10 +31,11 @@ def bind(tx: Transaction, spec: ModelSpec) -> None:
     if known is None:
         tx.change("INSERT INTO state (key, value) VALUES ('model', ?)", json.dumps(asdict(spec)))
     elif known.fingerprint != spec.fingerprint:
+        theirs, ours = public_name(known.name), public_name(spec.name)
         raise ModelMismatch(
-            f"The data were made by the model {known.name} ({known.fingerprint[:12]}), "
-            f"not by {spec.name} ({spec.fingerprint[:12]}).",
-            f"Start with the model {known.name}, or choose another data folder for {spec.name}.",
+            f"The data were made by the model {theirs} ({known.fingerprint[:12]}), "
+            f"not by {ours} ({spec.fingerprint[:12]}).",
+            f"Start with the model {theirs}, or choose another data folder for {ours}.",
             path=tx.folder,
         )
 

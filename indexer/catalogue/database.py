@@ -165,7 +165,7 @@ class Database:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CatalogueUnreadable(f"The folder {self._path.parent} can't be made: {error.strerror}.") from error
+            raise CatalogueUnreadable(f"The folder can't be made: {error.strerror}.", path=self._path.parent) from error
         self._give_back(self._connect("rwc"))
         with self.read() as tx:
             version = migrations.version_of(tx)

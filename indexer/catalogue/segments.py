@@ -19,7 +19,7 @@ from indexer.catalogue.rows import Row, Transaction
 from indexer.errors import CatalogueUnreadable, ModelMismatch
 from indexer.records import SegmentFeatures, StoredSegment, VideoChange
 from model.errors import ModelError, ShapeError
-from model.types import ModelSpec
+from model.types import ModelSpec, public_name
 
 REBUILD_HINT = "Restore the data folder from a backup, or remove the video and add it again."
 
@@ -28,7 +28,7 @@ def check_features(segments: Sequence[SegmentFeatures], spec: ModelSpec, fingerp
     """Raises: ModelMismatch for another model's features, ShapeError for arrays that don't fit, ModelError for NaN."""
     if fingerprint != spec.fingerprint:
         raise ModelMismatch(
-            f"Features of the model {fingerprint} can't join those of {spec.name} ({spec.fingerprint}).",
+            f"Features of the model {fingerprint} can't join those of {public_name(spec.name)} ({spec.fingerprint}).",
             "Use the model that made this data folder, or another data folder.",
         )
     if not segments:
@@ -39,7 +39,8 @@ def check_features(segments: Sequence[SegmentFeatures], spec: ModelSpec, fingerp
         if not 1 <= num_frames <= spec.num_frames or (segment.pooled.shape, segment.frames.shape) != expected:
             raise ShapeError(
                 f"Segment {position}: {num_frames} times, pooled {segment.pooled.shape}, frames {segment.frames.shape} "
-                f"do not fit {spec.name} ({spec.num_frames} frame slots; {spec.pooled_width}, {spec.embed_dim} wide)."
+                f"do not fit {public_name(spec.name)} "
+                f"({spec.num_frames} frame slots; {spec.pooled_width}, {spec.embed_dim} wide)."
             )
         if not (np.isfinite(segment.pooled).all() and np.isfinite(segment.frames).all()):
             raise ModelError(f"Segment {position}: the model gave features that are not finite.")

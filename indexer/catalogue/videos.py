@@ -258,4 +258,4 @@ def _path_bytes(path: Path) -> bytes:
     try:
         return os.fsencode(path)
     except UnicodeEncodeError as error:
-        raise FileMissing(f"No file can have the name {ascii(str(path))[:200]}.") from error
+        raise FileMissing(f"No file can have the name {ascii(path.name)[:200]}.") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -41,7 +42,7 @@ def export_state(network: Network, layout: Layout, *, has_config: bool = False) 
     if layout != "official":
         if not network.is_towers_only:
             raise CheckpointMismatch(
-                f"the layout {layout!r} holds towers only, and {', '.join(head_names(state)[:6])}, ... are a head.",
+                f"The layout {layout!r} holds towers only, and {', '.join(head_names(state)[:6])}, ... are a head.",
                 "Leave it behind with --towers-only, or choose --to official or --to vidgrain.",
             )
         state = towers_only(state)
@@ -53,7 +54,8 @@ def export_state(network: Network, layout: Layout, *, has_config: bool = False) 
     problems = _differences(plain, tower_config(state, **options))
     read = Preprocess(image_size=backbone.image_size)
     if layout == "hugging_face" and has_config:
-        read = from_hugging_face(to_hugging_face(backbone.preprocess), backbone.image_size, "preprocessor_config.json")
+        written = to_hugging_face(backbone.preprocess)
+        read = from_hugging_face(written, backbone.image_size, Path("preprocessor_config.json"))
     problems += _differences(backbone.preprocess.as_dict(), read.as_dict())
     if layout == "official":
         config = network.config
@@ -61,7 +63,7 @@ def export_state(network: Network, layout: Layout, *, has_config: bool = False) 
         problems += _differences(_head_values(config), _head_values(found))
     if problems:
         raise CheckpointMismatch(
-            f"in the layout {layout!r} this model would be read as another: {'; '.join(problems)}.",
+            f"In the layout {layout!r} this model would be read as another: {'; '.join(problems)}.",
             "Choose --to vidgrain, which holds everything.",
         )
     return converted

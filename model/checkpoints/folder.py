@@ -1,6 +1,6 @@
 """Our folder on disk: config.json, model.safetensors and maybe merges.txt.
 
-The tensors carry the official names (official.py); the configuration is that which the network was built from.
+The tensors carry the official names (official.py); the configuration is the one that the network was built from.
 It builds no network. What earlier releases wrote stays readable: their format, names and values.
 """
 
@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from model.checked import BadValue, checked
 from model.checkpoints.official import file_key
-from model.errors import CheckpointMismatch
+from model.errors import CheckpointMismatch, reason_of
 from model.families import family_of
 from model.files import write_atomic
 from model.network import Network, NetworkConfig, mask_reading
@@ -61,18 +61,18 @@ def read_config(folder: Path) -> NetworkConfig:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointMismatch(f"{path} can't be read: {error}.") from error
+        raise CheckpointMismatch(f"It can't be read: {reason_of(error)}.", path=path) from error
     found = values.get("format") if isinstance(values, dict) else None
     if found not in READABLE_FORMATS:
         raise CheckpointMismatch(
-            f"{path} has the format {found!r}; this version reads {', '.join(map(repr, READABLE_FORMATS))}."
+            f"It has the format {found!r}; this version reads {', '.join(map(repr, READABLE_FORMATS))}.", path=path
         )
     try:
         return _config_from(values)
     except BadValue as error:
-        raise CheckpointMismatch(f"{path}: {error.message}", error.hint) from error
+        raise CheckpointMismatch(error.message, error.hint, path=path) from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise CheckpointMismatch(f"{path} lacks or misstates {error}.") from error
+        raise CheckpointMismatch(f"It lacks or misstates {error}.", path=path) from error
 
 
 def _config_from(values: dict[str, Any]) -> NetworkConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -42,8 +43,10 @@ def file_key(key: str) -> str:
     return key
 
 
-def load_state(network: Network, state: Mapping[str, Tensor], source: str, *, is_head_optional: bool) -> None:
+def load_state(network: Network, state: Mapping[str, Tensor], path: Path, *, is_head_optional: bool) -> None:
     """Load official names into our network. With is_head_optional its `optional_tensors` may be absent, all together.
+
+    path: where the tensors are from, for the error.
 
     Raises: CheckpointMismatch naming the keys and shapes that don't fit.
     """
@@ -68,7 +71,7 @@ def load_state(network: Network, state: Mapping[str, Tensor], source: str, *, is
         *_problem("misshapen", misshapen),
     ]
     if problems:
-        raise CheckpointMismatch(f"{source} doesn't fit: {'; '.join(problems)}.")
+        raise CheckpointMismatch(f"The weights don't fit: {'; '.join(problems)}.", path=path)
     network.load_state_dict({ours[key]: value for key, value in given.items()}, strict=not is_head_optional)
 
 

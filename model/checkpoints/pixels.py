@@ -1,7 +1,8 @@
 """How published models turn frames into pixels -> our Preprocess, and back.
 
 Two forms: `preprocess_cfg` in open_clip_config.json, and Hugging Face's preprocessor_config.json. What isn't supported
-here is an error that names it, unless the outcome stays nearly the same: that is logged. No file is read here.
+here is an error that names it, unless the outcome stays nearly the same: that is logged. No file is read here;
+paths only tell errors and warnings which file the values came from.
 Source: PreprocessCfg of open_clip; image_processing_clip.py of transformers.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from model.errors import CheckpointMismatch
@@ -35,60 +37,60 @@ _HF_IRRELEVANT = {
 _KINDLESS = ("image_mean", "image_std", "size", "resample")
 
 
-def from_open_clip(values: Mapping[str, Any], image_size: int, source: str) -> Preprocess:
+def from_open_clip(values: Mapping[str, Any], image_size: int, path: Path) -> Preprocess:
     """`preprocess_cfg` -> Preprocess for a tower of image_size pixels; what it leaves out is CLIP's own.
 
-    Raises: CheckpointMismatch naming `source` and the value that isn't supported.
+    Raises: CheckpointMismatch naming `path` and the value that isn't supported.
     """
     given = {name: value for name, value in values.items() if value is not None}
-    _log_unread(given.keys() - _OPEN_CLIP_KEYS, source)
+    _log_unread(given.keys() - _OPEN_CLIP_KEYS, path)
     if given.get("mode", "RGB") != "RGB":
-        _refuse(source, "mode", given["mode"])
+        _refuse(path, "mode", given["mode"])
     size = given.get("size", image_size)
     if size not in (image_size, [image_size, image_size]):
-        log.warning("%s asks for frames of %s pixels and the image tower takes %s", source, size, image_size)
+        log.warning("%s asks for frames of %s pixels and the image tower takes %s", path, size, image_size)
     fill = given.get("fill_color", 0)
     if not isinstance(fill, int) or not 0 <= fill <= 255:
-        _refuse(source, "fill_color", fill)
+        _refuse(path, "fill_color", fill)
     mode = given.get("resize_mode", "shortest")
     if mode not in get_args(ResizeMode):
-        _refuse(source, "resize_mode", mode)
+        _refuse(path, "resize_mode", mode)
     return Preprocess(
         image_size=image_size,
-        mean=_triple(given.get("mean", CLIP_MEAN), "mean", source),
-        std=_positive(given.get("std", CLIP_STD), "std", source),
-        interpolation=_filter(_OPEN_CLIP_FILTERS, given.get("interpolation", "bicubic"), "interpolation", source),
+        mean=_triple(given.get("mean", CLIP_MEAN), "mean", path),
+        std=_positive(given.get("std", CLIP_STD), "std", path),
+        interpolation=_filter(_OPEN_CLIP_FILTERS, given.get("interpolation", "bicubic"), "interpolation", path),
         resize_mode=mode,
         fill_color=fill,
     )
 
 
-def from_hugging_face(values: Mapping[str, Any], image_size: int, source: str) -> Preprocess:
+def from_hugging_face(values: Mapping[str, Any], image_size: int, path: Path) -> Preprocess:
     """An image processor's values -> Preprocess for a tower of image_size pixels.
 
     What a processor of CLIP's leaves out has that library's default; one of another kind must give its numbers.
-    Raises: CheckpointMismatch naming `source` and the value that isn't supported.
+    Raises: CheckpointMismatch naming `path` and the value that isn't supported.
     """
     given = {name: value for name, value in values.items() if value is not None and not name.startswith("_")}
     kind = str(given.get("image_processor_type") or given.get("feature_extractor_type") or "CLIP")
     is_clip = kind.startswith("CLIP")
     missing = [] if is_clip else [name for name in _KINDLESS if name not in given]
     if missing:
-        raise CheckpointMismatch(f"{source} is for a {kind} and leaves out {', '.join(missing)}.")
-    _log_unread({name for name in given.keys() - _HF_FOLLOWED - _HF_IRRELEVANT if given[name] is not False}, source)
+        raise CheckpointMismatch(f"It is for a {kind} and leaves out {', '.join(missing)}.", path=path)
+    _log_unread({name for name in given.keys() - _HF_FOLLOWED - _HF_IRRELEVANT if given[name] is not False}, path)
     for name in ("do_resize", "do_rescale"):
         if given.get(name, True) is not True:
-            _refuse(source, name, given[name])
+            _refuse(path, name, given[name])
     factor = given.get("rescale_factor", 1 / 255)
     if not isinstance(factor, float) or abs(factor * 255 - 1) > 1e-6:
-        _refuse(source, "rescale_factor", factor)
+        _refuse(path, "rescale_factor", factor)
     is_normalised = bool(given.get("do_normalize", True))
     return Preprocess(
         image_size=image_size,
-        mean=_triple(given.get("image_mean", CLIP_MEAN), "image_mean", source) if is_normalised else (0.0, 0.0, 0.0),
-        std=_positive(given.get("image_std", CLIP_STD), "image_std", source) if is_normalised else (1.0, 1.0, 1.0),
-        interpolation=_filter(_HF_FILTERS, given.get("resample", 3), "resample", source),
-        resize_mode=_resize_mode(given, image_size, is_clip, source),
+        mean=_triple(given.get("image_mean", CLIP_MEAN), "image_mean", path) if is_normalised else (0.0, 0.0, 0.0),
+        std=_positive(given.get("image_std", CLIP_STD), "image_std", path) if is_normalised else (1.0, 1.0, 1.0),
+        interpolation=_filter(_HF_FILTERS, given.get("resample", 3), "resample", path),
+        resize_mode=_resize_mode(given, image_size, is_clip, path),
     )
 
 
@@ -112,7 +114,7 @@ def to_hugging_face(preprocess: Preprocess) -> dict[str, Any]:
     }
 
 
-def _resize_mode(given: Mapping[str, Any], image_size: int, is_clip: bool, source: str) -> ResizeMode:
+def _resize_mode(given: Mapping[str, Any], image_size: int, is_clip: bool, path: Path) -> ResizeMode:
     """`size`, and `crop_size` if the centre is cut out; both have to end at what the tower takes."""
     size = given.get("size", {"shortest_edge": image_size})
     if isinstance(size, int):
@@ -121,20 +123,20 @@ def _resize_mode(given: Mapping[str, Any], image_size: int, is_clip: bool, sourc
     edges = {name: edge for name, edge in size.items() if edge is not None} if isinstance(size, Mapping) else {}
     is_shortest, side = edges.keys() == {"shortest_edge"}, _side(edges)
     if not is_shortest and side is None:
-        _refuse(source, "size", size)
+        _refuse(path, "size", size)
     is_cut = bool(given.get("do_center_crop", is_clip))
     crop = given.get("crop_size", image_size)
     if is_cut and crop != image_size and not (isinstance(crop, Mapping) and _side(crop) == image_size):
-        _refuse(source, "crop_size", crop, f"the image tower takes {image_size} pixels")
+        _refuse(path, "crop_size", crop, f"the image tower takes {image_size} pixels")
     if is_shortest and is_cut:
         if edges["shortest_edge"] != image_size:
             log.warning(
                 "%s resizes the shorter side to %s and cuts out the middle %s; here it is resized to %s",
-                source, edges["shortest_edge"], image_size, image_size,
+                path, edges["shortest_edge"], image_size, image_size,
             )  # fmt: skip
         return "shortest"
     if side != image_size:
-        _refuse(source, "size", size, f"the image tower takes {image_size} by {image_size} pixels")
+        _refuse(path, "size", size, f"the image tower takes {image_size} by {image_size} pixels")
     return "squash"
 
 
@@ -145,31 +147,31 @@ def _side(edges: Mapping[str, Any]) -> int | None:
     return height if is_square and isinstance(height, int) else None
 
 
-def _triple(value: Any, name: str, source: str) -> Triple:
+def _triple(value: Any, name: str, path: Path) -> Triple:
     numbers = [value] * 3 if isinstance(value, float) else list(value) if isinstance(value, (list, tuple)) else []
     if len(numbers) != 3 or not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers):
-        _refuse(source, name, value)
+        _refuse(path, name, value)
     return float(numbers[0]), float(numbers[1]), float(numbers[2])
 
 
-def _positive(value: Any, name: str, source: str) -> Triple:
-    triple = _triple(value, name, source)
+def _positive(value: Any, name: str, path: Path) -> Triple:
+    triple = _triple(value, name, path)
     if not min(triple) > 0:
-        _refuse(source, name, value)
+        _refuse(path, name, value)
     return triple
 
 
-def _filter(known: Mapping[Any, Interpolation], value: Any, name: str, source: str) -> Interpolation:
+def _filter(known: Mapping[Any, Interpolation], value: Any, name: str, path: Path) -> Interpolation:
     found = known.get(value) if isinstance(value, (int, str)) else None
-    return found or _refuse(source, name, value)
+    return found or _refuse(path, name, value)
 
 
-def _log_unread(names: Iterable[str], source: str) -> None:
+def _log_unread(names: Iterable[str], path: Path) -> None:
     listed = sorted(names)
     if listed:
-        log.warning("%s asks for %s, which isn't supported here", source, ", ".join(listed))
+        log.warning("%s asks for %s, which isn't supported here", path, ", ".join(listed))
 
 
-def _refuse(source: str, name: str, value: Any, why: str = "") -> NoReturn:
+def _refuse(path: Path, name: str, value: Any, why: str = "") -> NoReturn:
     because = f": {why}" if why else ""
-    raise CheckpointMismatch(f"{source} asks for {name} = {value!r}, which isn't supported here{because}.")
+    raise CheckpointMismatch(f"It asks for {name} = {value!r}, which isn't supported here{because}.", path=path)

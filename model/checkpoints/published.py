@@ -21,7 +21,7 @@ from model.checkpoints.hugging_face import MODEL_TYPES, TowerOptions, tower_opti
 from model.checkpoints.layouts import Layout, layout_of, merge_towers, to_official, tower_config
 from model.checkpoints.pixels import from_hugging_face, from_open_clip
 from model.checkpoints.state_file import read_state
-from model.errors import CheckpointMismatch, WeightsUnavailable
+from model.errors import CheckpointMismatch, WeightsUnavailable, reason_of
 from model.preprocess import Preprocess
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -82,7 +82,7 @@ def is_published(path: Path) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that make up a folder's weights; of a folder without any, those of Hugging Face's one level below."""
+    """The files that make up a folder's weights; where it has none, those of Hugging Face's one level below."""
     below = [path for path in sorted(folder.iterdir()) if path.is_dir() and "model_type" in _config(path)]
     for places in ([folder], below):
         for pattern in _PATTERNS:
@@ -95,7 +95,7 @@ def read_published(path: Path) -> Published:
     """Read a file or a folder. Raises: WeightsUnavailable, CheckpointMismatch."""
     files = [path] if path.is_file() else weight_files(path)
     if not files:
-        raise WeightsUnavailable(f"there are no weights in {path}.", f"Files of weights end in {_ends()}.")
+        raise WeightsUnavailable("There are no weights in it.", f"Files of weights end in {_ends()}.", path=path)
     folders = list(dict.fromkeys([*(file.parent for file in files), path if path.is_dir() else path.parent]))
     try:
         state = merge_towers(*(read_state(file) for file in files))
@@ -107,7 +107,7 @@ def read_published(path: Path) -> Published:
         model_cfg = tower_config(state, **options)
         official = to_official(state)
     except CheckpointMismatch as error:
-        raise CheckpointMismatch(f"{path}: {error.message}", error.hint) from error
+        raise CheckpointMismatch(error.message, error.hint, path=error.path or path) from error
     folder = path.parent if path.is_file() else path
     preprocess = _pixels(folders, model_cfg["vision_cfg"]["image_size"]) if layout == "hugging_face" else None
     return Published(layout, official, model_cfg, _merges(folder, model_cfg), preprocess)
@@ -126,13 +126,14 @@ def open_clip_weights(path: Path) -> Path | None:
     for pattern in _OPEN_CLIP_PATTERNS:
         if found := sorted(folder.glob(pattern)):
             return found[0]
-    if _config(folder).get("model_type") in MODEL_TYPES:  # a hub folder of which only Hugging Face's half is here
+    if _config(folder).get("model_type") in MODEL_TYPES:  # a hub folder with only Hugging Face's half
         return None
     files = [file for file in weight_files(folder) if file.parent == folder]
     if len(files) > 1:
         raise CheckpointMismatch(
-            f"{folder} has {OPEN_CLIP_CONFIG} and {len(files)} files of weights, such as {files[0].name}.",
+            f"It has {OPEN_CLIP_CONFIG} and {len(files)} files of weights, such as {files[0].name}.",
             f"Name the one that belongs to it {_OPEN_CLIP_PREFIX}_model{files[0].suffix}.",
+            path=folder,
         )
     return files[0] if files else None
 
@@ -144,18 +145,18 @@ def read_open_clip(weights: Path) -> OpenClipFolder:
     values = _json(file)
     model_cfg, pixels = values.get("model_cfg"), values.get("preprocess_cfg") or {}
     if not isinstance(model_cfg, dict) or not isinstance(model_cfg.get("embed_dim"), int):
-        raise CheckpointMismatch(f"{file} has no model_cfg with an embed_dim.")
+        raise CheckpointMismatch("It has no model_cfg with an embed_dim.", path=file)
     vision, text = model_cfg.get("vision_cfg"), model_cfg.get("text_cfg")
     if not isinstance(vision, dict) or not isinstance(text, dict) or not isinstance(pixels, dict):
-        raise CheckpointMismatch(f"{file} needs vision_cfg and text_cfg in its model_cfg, and a preprocess_cfg.")
+        raise CheckpointMismatch("It needs vision_cfg and text_cfg in its model_cfg, and a preprocess_cfg.", path=file)
     size = vision.get("image_size", 224)
     sides = set(size) if isinstance(size, list) else {size}
     side = sides.pop() if len(sides) == 1 else None
     if not isinstance(side, int):
-        raise CheckpointMismatch(f"{file} asks for images of {size} pixels; only square ones are served.")
+        raise CheckpointMismatch(f"It asks for images of {size} pixels; only square ones are supported.", path=file)
     tokenizer = folder if any((folder / name).is_file() for name in _TOKENIZER_FILES) else None
     merges = None if text.get("hf_tokenizer_name") else _merges(folder, model_cfg)
-    return OpenClipFolder(weights, model_cfg, from_open_clip(pixels, side, str(file)), merges, tokenizer)
+    return OpenClipFolder(weights, model_cfg, from_open_clip(pixels, side, file), merges, tokenizer)
 
 
 def _merges(folder: Path, model_cfg: Mapping[str, Any]) -> Path | None:
@@ -169,10 +170,10 @@ def _pixels(folders: Iterable[Path], image_size: int) -> Preprocess | None:
     """The values of the first image processor in the folders; None without any."""
     for folder in folders:
         if values := _json(folder / PIXELS_FILE):
-            return from_hugging_face(values, image_size, str(folder / PIXELS_FILE))
+            return from_hugging_face(values, image_size, folder / PIXELS_FILE)
         nested = _json(folder / _PROCESSOR_FILE).get("image_processor")
         if isinstance(nested, dict):
-            return from_hugging_face(nested, image_size, str(folder / _PROCESSOR_FILE))
+            return from_hugging_face(nested, image_size, folder / _PROCESSOR_FILE)
     return None
 
 
@@ -187,9 +188,9 @@ def _json(file: Path) -> Mapping[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointMismatch(f"{file} can't be read: {error}.") from error
+        raise CheckpointMismatch(f"It can't be read: {reason_of(error)}.", path=file) from error
     if not isinstance(values, dict):
-        raise CheckpointMismatch(f"{file} holds no configuration.")
+        raise CheckpointMismatch("It doesn't hold a configuration.", path=file)
     return values
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model.checkpoints.torchscript import MAX_SHARING, is_torchscript, read_torchscript
-from model.errors import WeightsUnavailable
+from model.errors import WeightsUnavailable, reason_of
 
 # how PyTorch's reader fails on a damaged pickle
 DAMAGED = (
@@ -45,7 +45,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     Raises: WeightsUnavailable if the file is absent, damaged, or of a kind that can't be read safely.
     """
     if not file.is_file():
-        raise WeightsUnavailable(f"there are no weights at {file}.", "Check the path, or set VIDGRAIN_MODEL=tiny.")
+        raise WeightsUnavailable("There is no such file.", "Check the path, or set VIDGRAIN_MODEL=tiny.", path=file)
     try:
         if file.suffix == ".safetensors":
             state: Any = load_file(file)
@@ -55,14 +55,15 @@ def read_state(file: Path) -> dict[str, Tensor]:
             state = _unpickled(file)
     except (SafetensorError, *DAMAGED) as error:
         raise WeightsUnavailable(
-            f"the weights at {file} can't be read: {reason_of(error)}",
+            f"The weights can't be read: {load_failure(error, file)}.",
             "A .safetensors file, a plain state dict or a TorchScript archive is needed.",
+            path=file,
         ) from error
     for wrapper in ("state_dict", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsUnavailable(f"the weights at {file} aren't a state dict (names to tensors).")
+        raise WeightsUnavailable("It doesn't hold a state dict (names to tensors).", path=file)
     plain = {str(key).removeprefix("module."): value for key, value in state.items()}
     _refuse_swollen(plain, file)
     return {key: value.float() if value.is_floating_point() else value for key, value in plain.items()}
@@ -82,16 +83,18 @@ def _refuse_swollen(state: Mapping[str, Tensor], file: Path) -> None:
     odd = [key for key, value in state.items() if value.layout is not torch.strided or value.device.type != "cpu"]
     if odd:
         raise WeightsUnavailable(
-            f"{', '.join(odd[:6])} in {file} aren't plain tensors.", "Convert them to .safetensors first."
+            f"These aren't plain tensors: {', '.join(odd[:6])}.", "Convert them to .safetensors first.", path=file
         )
     claimed, stored = sum(value.numel() * value.itemsize for value in state.values()), file.stat().st_size
     if claimed > MAX_SHARING * stored:
-        raise WeightsUnavailable(f"the tensors in {file} claim {claimed} bytes, in a file of {stored}.")
+        raise WeightsUnavailable(f"Its tensors claim {claimed} bytes, in a file of {stored}.", path=file)
 
 
-def reason_of(error: Exception) -> str:
-    """The line with the reason; PyTorch's own advice on pickles, to let them run, is left out."""
+def load_failure(error: Exception, file: Path) -> str:
+    """The line with the reason, without the path and the full stop; PyTorch's advice to let pickles run is left out."""
     if not isinstance(error, (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, ValueError)):
         return f"it is damaged, or something else ({type(error).__name__})"
-    lines = str(error).partition("WeightsUnpickler error:")[2].split("\n") if "WeightsUnpickler" in str(error) else []
-    return next((line for line in [*lines, *str(error).split("\n")] if line.strip()), repr(error)).strip()
+    text = reason_of(error, file)
+    _, _, unpickler = text.partition("WeightsUnpickler error:")
+    lines = [line.strip() for line in (*unpickler.split("\n"), *text.split("\n"))]
+    return next(line for line in lines if line).rstrip(".")

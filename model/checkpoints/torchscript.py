@@ -24,7 +24,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import Tensor
 
-from model.errors import WeightsUnavailable
+from model.errors import WeightsUnavailable, reason_of
 
 MAX_PICKLE_BYTES = 4 << 20
 MAX_DIRECTORY_BYTES = 8 << 20
@@ -80,13 +80,13 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
         with _opened(file) as archive:
             return _Archive(archive, file.stat().st_size).tensors()
     except (zipfile.BadZipFile, OSError, ValueError, IndexError, KeyError, TypeError, RuntimeError) as error:
-        why = str(error) or type(error).__name__
-        raise WeightsUnavailable(f"the TorchScript archive {file} isn't opened: {why}.", _HINT) from error
+        why = reason_of(error, file)
+        raise WeightsUnavailable(f"The TorchScript archive can't be used: {why}.", _HINT, path=file) from error
 
 
 @dataclass
 class _Record:
-    """One object of the program; of which class doesn't matter."""
+    """One object of the program, of any class."""
 
     fields: dict[Any, Any] | None = None
 
@@ -116,7 +116,7 @@ class _View:
 
 
 class _Archive:
-    """One open archive of which the directory has been looked at."""
+    """An open archive whose directory has been checked."""
 
     def __init__(self, archive: zipfile.ZipFile, file_bytes: int) -> None:
         self._archive, self._file_bytes = archive, file_bytes
@@ -151,7 +151,7 @@ class _Archive:
             read[storage.key] = self._bytes(f"data/{storage.key}", self._file_bytes)
         data = read[storage.key]
         if len(data) < wanted:
-            _refuse(f"data/{storage.key} has {len(data)} bytes and {wanted} are asked of it")
+            _refuse(f"data/{storage.key} has {len(data)} bytes and {wanted} are needed")
         flat = torch.frombuffer(data, dtype=storage.dtype, count=storage.num) if storage.num else torch.empty(0)
         return flat.to(storage.dtype).as_strided(view.size, view.stride, view.offset)
 
@@ -213,7 +213,7 @@ class _Pickle:
                     return value
                 self._follow_one(name, argument, position)
         except (struct.error, AttributeError, OverflowError, UnicodeError) as error:
-            raise ValueError(f"data.pkl is no pickle of PyTorch's: {error}") from error
+            raise ValueError(f"data.pkl isn't a pickle of PyTorch's: {error}") from error
         raise ValueError("data.pkl ends early")
 
     def _follow_one(self, name: str, argument: Any, position: int) -> None:
@@ -271,11 +271,11 @@ class _Pickle:
 
 
 class _Measured(io.FileIO):
-    """A file of which no one reads much at once: zipfile takes a whole directory, however long it claims to be."""
+    """A file that gives little at once: zipfile would read a whole directory, however long it claims to be."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MAX_DIRECTORY_BYTES:
-            raise WeightsUnavailable(f"the zip {self.name} claims a directory of {size} bytes.", _HINT)
+            raise WeightsUnavailable(f"The zip claims a directory of {size} bytes.", _HINT, path=Path(str(self.name)))
         return super().read(size) or b""
 
 
@@ -327,7 +327,7 @@ def _storage(reference: tuple[Any, ...]) -> _Storage:
 def _view(storage: _Storage, offset: Any, size: tuple[Any, ...], stride: tuple[Any, ...]) -> _View:
     """A tensor that stays within its storage and has no more elements than that."""
     if not all(map(_is_size, (offset, *size, *stride))) or len(size) != len(stride) or len(size) > MAX_DIMENSIONS:
-        _refuse("data.pkl has a tensor with sizes that are none")
+        _refuse("data.pkl has a tensor with impossible sizes")
     num = math.prod(size)
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     if num and (last >= storage.num or num > storage.num):

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from model.checkpoints.folder import save_checkpoint
-from model.checkpoints.state_file import DAMAGED, reason_of
+from model.checkpoints.state_file import DAMAGED, load_failure
 from model.errors import InvalidTraining, TrainingError
 from model.files import remove_partial, sync, write_atomic
 from model.network import Network
@@ -160,7 +160,9 @@ class RunFolder:
         try:
             optimiser.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except DAMAGED as error:
-            raise TrainingError(f"{path} can't be read: {reason_of(error)}.", "Start over with --fresh.") from error
+            raise TrainingError(
+                f"{path} can't be read: {load_failure(error, path)}.", "Start over with --fresh."
+            ) from error
 
     def save_last(self, network: Network, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
         """Write `last` whole, then let it take the old one's place. Raises: TrainingError, and the old one stays."""

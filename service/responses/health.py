@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from service.responses.models import public_name
+from model.types import public_name
 from service.responses.parts import Reason
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,20 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from model.families import KINDS
 from model.installed import InstalledModel
 from model.scorers import SCORERS, choose_scorer
-from model.types import ModelSpec
-from service.errors import without_folders
+from model.types import ModelSpec, public_name
 from service.responses.parts import Reason, reason
 
 Scorer = Annotated[str, Field(json_schema_extra={"enum": [*SCORERS]})]
 Kind = Annotated[str, Field(json_schema_extra={"enum": [*KINDS]})]
-
-
-def public_name(name: str) -> str:
-    """A model's name without the server's folders: `/srv/models/x` is `x`, `ARCH//srv/w.pt` is `ARCH/w.pt`."""
-    head, slash, rest = name.partition("/")
-    if not rest.startswith("/") and head:
-        return name
-    return f"{head}{slash if head else ''}{PurePath(rest).name}"
 
 
 class ScorerResponse(BaseModel):
@@ -97,7 +87,7 @@ class ModelResponse(BaseModel):
     def from_installed(cls, model: InstalledModel, *, is_served: bool = False) -> ModelResponse:
         """A model that was not loaded."""
         wrong = model.error
-        error = reason(wrong.code, without_folders(wrong.describe(folders=False))) if wrong else None
+        error = reason(wrong.code, wrong.describe(folders=False)) if wrong else None
         return cls._of(model, is_served=is_served, error=error)
 
     @classmethod

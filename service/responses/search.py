@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from indexer.records import Hit, SearchAnswer
-from service.responses.models import public_name
+from model.types import public_name
 from service.responses.parts import Reason
 
 

@@ -8,8 +8,8 @@ from typing import Literal
 from anyio.to_thread import run_sync
 from fastapi import APIRouter
 
+from model.types import public_name
 from service.responses.health import HealthResponse, IndexResponse, ReadyResponse, VersionResponse
-from service.responses.models import public_name
 from service.responses.parts import Reason
 from service.routes.problems import problems
 from service.running import Running, TheRunning

@@ -69,7 +69,7 @@ def network_of(case: GoldenCase, folder: Path) -> Network:
     wanted = {file_key(key) for key in network.state_dict()}
     left = [key for key in given if key not in wanted and not key.startswith(UNUSED)]
     assert not left, left
-    load_state(network, {key: given[key] for key in given if key in wanted}, case.name, is_head_optional=False)
+    load_state(network, {key: given[key] for key in given if key in wanted}, Path(case.name), is_head_optional=False)
     return network.train()
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 import indexer.errors
 import model.errors
 import service.errors
 from model.errors import VidgrainError
-from service.errors import STATUSES, InvalidRequest, MalformedBody, problem, status_and_title, without_folders
+from service.errors import STATUSES, InvalidRequest, MalformedBody, problem, status_and_title
 
 
 def kinds(root: type[VidgrainError]) -> list[type[VidgrainError]]:
@@ -56,20 +54,6 @@ def test_a_problem_says_what_and_how_on() -> None:
     assert problem(indexer.errors.StorageFull("full"), "id-2")["retryable"] is True
 
 
-@pytest.mark.parametrize(
-    ("told", "kept"),
-    [
-        ("There is no file /srv/data/media/abc.mp4.", "There is no file abc.mp4."),
-        ("'/srv/x y.mp4' and /a/b/c", "'x y.mp4' and c"),
-        ("see /docs, or http://host/a/b", "see /docs, or http://host/a/b"),
-        ("12 fps / 3 s", "12 fps / 3 s"),
-        ("media/abc.mp4", "media/abc.mp4"),
-    ],
-)
-def test_folders_of_the_server_are_not_told(told: str, kept: str) -> None:
-    assert without_folders(told) == kept
-
-
 def test_the_docstring_draws_the_whole_tree() -> None:
     drawn = service.errors.__doc__ or ""
     for kind in kinds(service.errors.ServiceError)[1:]:
@@ -92,15 +76,3 @@ def test_the_documented_codes_have_the_documented_statuses() -> None:
     for code, status in rows.items():
         assert status in known[code], code
     assert {kind.code for kind in kinds(service.errors.ServiceError)[1:]} <= set(rows)
-
-
-@pytest.mark.parametrize(
-    ("told", "kept"),
-    [
-        ("There is no file '/srv/my name/secret films/a b.mp4'.", "There is no file 'a b.mp4'."),
-        ('"/srv/it\'s mine/a.mp4" is empty.', '"a.mp4" is empty.'),
-        ("'/a b/c' and '/d e/f' can't be read", "'c' and 'f' can't be read"),
-    ],
-)
-def test_a_path_in_quotes_may_hold_spaces(told: str, kept: str) -> None:
-    assert without_folders(told) == kept

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from indexer.records import Video
-from service.responses.models import public_name
 from service.responses.videos import VideoPage, VideoResponse
 
 
@@ -41,17 +38,3 @@ def test_an_answer_shows_no_folder_and_the_schema_knows_no_path() -> None:
     page = VideoPage(videos=[VideoResponse.from_record(video(), "/v1")], next_cursor=None)
     assert "/srv" not in page.model_dump_json() and '"a.mp4"' in page.model_dump_json()
     assert "path" not in VideoResponse.model_json_schema(mode="serialization")["properties"]
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("tiny", "tiny"),
-        ("ViT-B-32-quickgelu/openai", "ViT-B-32-quickgelu/openai"),
-        ("/srv/models/mine", "mine"),
-        ("/srv/models/mine/", "mine"),
-        ("ViT-B-32//srv/weights.pt", "ViT-B-32/weights.pt"),
-    ],
-)
-def test_a_model_is_shown_without_the_folders_of_the_server(name: str, shown: str) -> None:
-    assert public_name(name) == shown

@@ -62,15 +62,15 @@ def test_keys_and_shapes_that_do_not_fit_are_named(tmp_path: Path) -> None:
     state = read_state(tmp_path / "model.safetensors")
     missing = {key: value for key, value in state.items() if key != "word_mat_weight2"}
     with pytest.raises(CheckpointMismatch, match=r"1 missing \(word_mat_weight2\)"):
-        load_state(network, missing, "it", is_head_optional=True)
+        load_state(network, missing, Path("it"), is_head_optional=True)
     with pytest.raises(CheckpointMismatch, match=r"1 unknown \(extra\)"):
-        load_state(network, state | {"extra": torch.ones(1, 2)}, "it", is_head_optional=False)
+        load_state(network, state | {"extra": torch.ones(1, 2)}, Path("it"), is_head_optional=False)
     with pytest.raises(CheckpointMismatch, match=r"frame_mat_weight is \(5, 5\) and should be \(4, 4\)"):
-        load_state(network, state | {"frame_mat_weight": torch.eye(5)}, "it", is_head_optional=False)
+        load_state(network, state | {"frame_mat_weight": torch.eye(5)}, Path("it"), is_head_optional=False)
     headless = {key: value for key, value in state.items() if key not in MIXING_KEYS}
     with pytest.raises(CheckpointMismatch, match="8 missing"):
-        load_state(network, headless, "it", is_head_optional=False)
-    load_state(network, headless, "it", is_head_optional=True)
+        load_state(network, headless, Path("it"), is_head_optional=False)
+    load_state(network, headless, Path("it"), is_head_optional=True)
 
 
 def test_leftovers_of_official_files_are_passed_over(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_leftovers_of_official_files_are_passed_over(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, network)
     state = read_state(tmp_path / "model.safetensors")
     extra = {"frame_position_embeddings.weight": torch.ones(16, 32), "clip.context_length": torch.tensor(16)}
-    load_state(network, state | extra, "it", is_head_optional=False)
+    load_state(network, state | extra, Path("it"), is_head_optional=False)
 
 
 def test_an_official_state_dict_tells_its_own_shape(tmp_path: Path) -> None:

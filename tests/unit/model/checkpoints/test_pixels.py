@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ SQUARE = {"size": {"height": 32, "width": 32}, "do_center_crop": False}
 def test_preprocessing_of_open_clip_gives_its_own_pixels(
     values: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    ours = from_open_clip(values, 32, "it")
+    ours = from_open_clip(values, 32, Path("it"))
     merged = merge_preprocess_dict(PreprocessCfg(size=32), values)
     theirs = image_transform_v2(PreprocessCfg(**merged), is_train=False)
     frames = np.random.default_rng(1).integers(0, 256, (2, 45, 70, 3), dtype=np.uint8)
@@ -65,13 +66,13 @@ def test_preprocessing_of_open_clip_gives_its_own_pixels(
     ],
 )
 def test_what_open_clip_asks_for_in_vain_is_named(values: dict[str, Any], told: str) -> None:
-    with pytest.raises(CheckpointMismatch, match=f"its config asks for {told}"):
-        from_open_clip(values, 32, "its config")
+    with pytest.raises(CheckpointMismatch, match=f"its config: It asks for {told}"):
+        from_open_clip(values, 32, Path("its config"))
 
 
 def test_what_is_not_followed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    assert from_open_clip({"size": 64, "sharpen": 2}, 32, "it") == Preprocess(32)
-    assert from_hugging_face(OLDER | {"size": 36, "crop_pct": 0.9, "do_pad": False}, 32, "them") == EXPECTED
+    assert from_open_clip({"size": 64, "sharpen": 2}, 32, Path("it")) == Preprocess(32)
+    assert from_hugging_face(OLDER | {"size": 36, "crop_pct": 0.9, "do_pad": False}, 32, Path("them")) == EXPECTED
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert told == [
         "it asks for sharpen, which isn't supported here",
@@ -102,7 +103,7 @@ def test_what_is_not_followed_is_logged(caplog: pytest.LogCaptureFixture) -> Non
 def test_preprocessing_of_hugging_face_is_read(
     values: dict[str, Any], expected: Preprocess, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert from_hugging_face(values, 32, "it") == expected
+    assert from_hugging_face(values, 32, Path("it")) == expected
     assert not caplog.records
 
 
@@ -126,9 +127,9 @@ def test_preprocessing_of_hugging_face_is_read(
 )
 def test_what_hugging_face_asks_for_in_vain_is_named(values: dict[str, Any], told: str) -> None:
     with pytest.raises(CheckpointMismatch, match=told):
-        from_hugging_face(values, 32, "it")
+        from_hugging_face(values, 32, Path("it"))
 
 
 @pytest.mark.parametrize("preprocess", [Preprocess(32), EXPECTED, Preprocess(48, resize_mode="squash")])
 def test_preprocessing_goes_to_hugging_face_and_back(preprocess: Preprocess) -> None:
-    assert from_hugging_face(to_hugging_face(preprocess), preprocess.image_size, "it") == preprocess
+    assert from_hugging_face(to_hugging_face(preprocess), preprocess.image_size, Path("it")) == preprocess

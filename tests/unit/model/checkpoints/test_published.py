@@ -103,7 +103,7 @@ def test_our_own_folder_and_an_empty_one_are_none_of_open_clips(tmp_path: Path) 
         ({"model_cfg": {"embed_dim": 32, "vision_cfg": {}}}, CheckpointMismatch, "needs vision_cfg and text_cfg"),
         ({"model_cfg": {"embed_dim": 32, "vision_cfg": {"image_size": [32, 48]}, "text_cfg": {}}}, None, "square"),
         ({"preprocess_cfg": [1]}, CheckpointMismatch, "preprocess_cfg"),
-        ({"preprocess_cfg": {"mean": [1]}}, CheckpointMismatch, r"open_clip_config\.json asks for mean = \[1\]"),
+        ({"preprocess_cfg": {"mean": [1]}}, CheckpointMismatch, r"open_clip_config\.json: It asks for mean = \[1\]"),
         ({"model_cfg": small_config(tokenizer_kwargs=3)}, TokenizerUnavailable, "a table is needed"),
         ({"model_cfg": small_config() | {"bogus": 1}}, UnknownModel, "bogus"),
         ({"model_cfg": small_config(width=64)}, CheckpointMismatch, "doesn't fit"),
@@ -155,7 +155,7 @@ def test_preprocessing_of_hugging_face_lies_beside_its_weights(form: str, tmp_pa
         assert load_network(str(name)).backbone.preprocess == expected
     bad = {"do_resize": False}
     (folder / form).write_text(json.dumps(bad if form.startswith("pre") else {"image_processor": bad}))
-    with pytest.raises(CheckpointMismatch, match=f"{form} asks for do_resize = False"):
+    with pytest.raises(CheckpointMismatch, match=f"{form}: It asks for do_resize = False"):
         load_network(str(folder))
 
 
