@@ -223,7 +223,7 @@ class VideoIndex:
         Raises: EmptyQuery, QueryTooLong, InvalidQuery for options out of bounds, UnknownScorer.
         """
         text = checked_text(query)
-        check_options(options, self.model.spec, is_clip=False)
+        check_options(options, self.model.spec, query_is_clip=False)
         started = time.perf_counter()
         features = self.model.encode_text([text])
         self._model_device = features.sentence.device
@@ -245,7 +245,7 @@ class VideoIndex:
 
         Raises: InvalidQuery, UnknownScorer, MediaError, DecodeBusy.
         """
-        check_options(options, self.model.spec, is_clip=True)
+        check_options(options, self.model.spec, query_is_clip=True)
         started = time.perf_counter()
         return self._search(self._clip(existing(path.absolute()), start_s, end_s), options, started)
 
@@ -262,7 +262,7 @@ class VideoIndex:
         A range so short that no stored frame lies in it is read from the file. Raises: NotFound, InvalidQuery if the
         video isn't indexed yet or the range is empty, UnknownScorer, MediaError, DecodeBusy.
         """
-        check_options(options, self.model.spec, is_clip=True)
+        check_options(options, self.model.spec, query_is_clip=True)
         started = time.perf_counter()
         with self._database.read() as tx:
             video = videos.get(tx, video_id)

@@ -92,7 +92,7 @@ def search(
     in the order of their ids. Raises: InvalidQuery for options out of range, UnknownScorer, InvalidFilter, ModelError
     if the model's numbers for the query aren't finite.
     """
-    scorer = check_options(options, model.spec, is_clip=isinstance(query, VideoFeatures))
+    scorer = check_options(options, model.spec, query_is_clip=isinstance(query, VideoFeatures))
     clock = _Clock(encode_ms)
     warned: Warnings = list(warnings)
     generation = vectors.generation
@@ -130,7 +130,7 @@ def search(
     )
 
 
-def check_options(options: SearchOptions, spec: ModelSpec, *, is_clip: bool) -> ScorerName:
+def check_options(options: SearchOptions, spec: ModelSpec, *, query_is_clip: bool) -> ScorerName:
     """The scorer to use. To be called before the query is made, which costs. Raises: InvalidQuery, UnknownScorer."""
     for name, value, least in (
         ("top_k", options.top_k, 1),
@@ -141,7 +141,7 @@ def check_options(options: SearchOptions, spec: ModelSpec, *, is_clip: bool) -> 
             raise InvalidQuery(f"{name} is {value}.", f"It must be at least {least}.")
     if options.recall not in ("ann", "exact"):
         raise InvalidQuery(f"The recall mode {options.recall!r} is unknown.", "Use 'ann' or 'exact'.")
-    return choose_scorer(spec.scorers, options.scorer, is_clip=is_clip)
+    return choose_scorer(spec.scorers, options.scorer, query_is_clip=query_is_clip)
 
 
 # ---- recall

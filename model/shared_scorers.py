@@ -84,16 +84,16 @@ class Parts:
     """(V, F, D)."""
     frames_mask: Tensor
     """(V, F)."""
-    is_clip: bool = False
+    parts_are_frames: bool = False
     """Whether the parts are frames and not words."""
 
 
 def parts_of(query: Query, videos: VideoFeatures) -> Parts:
     """What the shared scorers take, normalised, so that the raw features of a joint transformer fit too."""
-    is_clip = isinstance(query, VideoFeatures)
+    parts_are_frames = isinstance(query, VideoFeatures)
     whole, parts = (query.pooled, query.frames) if isinstance(query, VideoFeatures) else (query.sentence, query.words)
     unit = [normalize(x.float(), dim=-1) for x in (whole, parts, videos.pooled, videos.frames)]
-    return Parts(unit[0], unit[1], query.mask, unit[2], unit[3], videos.mask, is_clip)
+    return Parts(unit[0], unit[1], query.mask, unit[2], unit[3], videos.mask, parts_are_frames)
 
 
 def shared_score(scorer: ScorerName, given: Parts, mixing: Mixing, temperature: float | Tensor = TEMPERATURE) -> Scores:
@@ -160,7 +160,7 @@ def frame_relevance(given: Parts) -> Tensor:
     of its frames.
     """
     sim_TVF = torch.einsum("td,vfd->tvf", given.whole, given.frames)
-    if given.is_clip:
+    if given.parts_are_frames:
         fine_TVFW = torch.einsum("twd,vfd->tvfw", given.parts, given.frames)
         sim_TVF = 0.5 * (sim_TVF + _best(fine_TVFW, given.parts_mask[:, None, None, :]))
     return sim_TVF.masked_fill(~given.frames_mask[None], float("-inf"))

@@ -73,8 +73,8 @@ def from_hugging_face(values: Mapping[str, Any], image_size: int, path: Path) ->
     """
     given = {name: value for name, value in values.items() if value is not None and not name.startswith("_")}
     kind = str(given.get("image_processor_type") or given.get("feature_extractor_type") or "CLIP")
-    is_clip = kind.startswith("CLIP")
-    missing = [] if is_clip else [name for name in _KINDLESS if name not in given]
+    is_for_clip = kind.startswith("CLIP")
+    missing = [] if is_for_clip else [name for name in _KINDLESS if name not in given]
     if missing:
         raise CheckpointMismatch(f"It is for a {kind} and leaves out {', '.join(missing)}.", path=path)
     _log_unread({name for name in given.keys() - _HF_FOLLOWED - _HF_IRRELEVANT if given[name] is not False}, path)
@@ -90,7 +90,7 @@ def from_hugging_face(values: Mapping[str, Any], image_size: int, path: Path) ->
         mean=_triple(given.get("image_mean", CLIP_MEAN), "image_mean", path) if is_normalised else (0.0, 0.0, 0.0),
         std=_positive(given.get("image_std", CLIP_STD), "image_std", path) if is_normalised else (1.0, 1.0, 1.0),
         interpolation=_filter(_HF_FILTERS, given.get("resample", 3), "resample", path),
-        resize_mode=_resize_mode(given, image_size, is_clip, path),
+        resize_mode=_resize_mode(given, image_size, is_for_clip, path),
     )
 
 
@@ -114,17 +114,17 @@ def to_hugging_face(preprocess: Preprocess) -> dict[str, Any]:
     }
 
 
-def _resize_mode(given: Mapping[str, Any], image_size: int, is_clip: bool, path: Path) -> ResizeMode:
+def _resize_mode(given: Mapping[str, Any], image_size: int, is_for_clip: bool, path: Path) -> ResizeMode:
     """`size`, and `crop_size` if the centre is cut out; both have to end at what the tower takes."""
     size = given.get("size", {"shortest_edge": image_size})
     if isinstance(size, int):
-        is_square = bool(given.get("default_to_square", not is_clip))
+        is_square = bool(given.get("default_to_square", not is_for_clip))
         size = {"height": size, "width": size} if is_square else {"shortest_edge": size}
     edges = {name: edge for name, edge in size.items() if edge is not None} if isinstance(size, Mapping) else {}
     is_shortest, side = edges.keys() == {"shortest_edge"}, _side(edges)
     if not is_shortest and side is None:
         _refuse(path, "size", size)
-    is_cut = bool(given.get("do_center_crop", is_clip))
+    is_cut = bool(given.get("do_center_crop", is_for_clip))
     crop = given.get("crop_size", image_size)
     if is_cut and crop != image_size and not (isinstance(crop, Mapping) and _side(crop) == image_size):
         _refuse(path, "crop_size", crop, f"the image tower takes {image_size} pixels")

@@ -173,12 +173,12 @@ def parameter_groups(
             members.setdefault((_CLIP in name, "bias" not in name), []).append(parameter)
     return [
         {
-            "name": ("clip" if is_clip else "head") + ("" if is_decayed else "_bias"),
+            "name": ("clip" if is_tower else "head") + ("" if is_decayed else "_bias"),
             "params": parameters,
-            "lr": chosen.learning_rate * (chosen.coef_lr if is_clip else 1.0),
+            "lr": chosen.learning_rate * (chosen.coef_lr if is_tower else 1.0),
             "weight_decay": chosen.weight_decay if is_decayed else 0.0,
         }
-        for (is_clip, is_decayed), parameters in sorted(members.items())
+        for (is_tower, is_decayed), parameters in sorted(members.items())
     ]
 
 

@@ -78,10 +78,10 @@ def _usual_groups(named: Iterable[tuple[str, nn.Parameter]], settings: Optimiser
             members.setdefault(("clip." in name, parameter.ndim >= 2), []).append(parameter)
     return [
         {
-            "name": ("clip" if is_clip else "head") + ("" if is_decayed else "_undecayed"),
+            "name": ("clip" if is_tower else "head") + ("" if is_decayed else "_undecayed"),
             "params": parameters,
-            "lr": settings.learning_rate * (settings.coef_lr if is_clip else 1.0),
+            "lr": settings.learning_rate * (settings.coef_lr if is_tower else 1.0),
             "weight_decay": settings.weight_decay if is_decayed else 0.0,
         }
-        for (is_clip, is_decayed), parameters in sorted(members.items())
+        for (is_tower, is_decayed), parameters in sorted(members.items())
     ]

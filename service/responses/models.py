@@ -44,7 +44,8 @@ class ScorerList(BaseModel):
     @classmethod
     def from_spec(cls, spec: ModelSpec) -> ScorerList:
         """The scorers of the model that is served."""
-        for_text, for_clips = (choose_scorer(spec.scorers, None, is_clip=is_clip) for is_clip in (False, True))
+        for_text = choose_scorer(spec.scorers, None, query_is_clip=False)
+        for_clips = choose_scorer(spec.scorers, None, query_is_clip=True)
         return cls(
             scorers=[
                 ScorerResponse(

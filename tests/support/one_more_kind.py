@@ -104,7 +104,7 @@ def main(folder: Path) -> dict[str, Any]:
         "kind": model.spec.kind,
         "of_state": config_of_state(official, model.network.backbone.model_cfg, num_words=8, num_frames=4).kind,
         "described": [shape.kind, list(shape.scorers), shape.temporal],
-        "scorers": [choose_scorer(model.spec.scorers, None, is_clip=False), SCORERS["last"].about],
+        "scorers": [choose_scorer(model.spec.scorers, None, query_is_clip=False), SCORERS["last"].about],
         "stored": json.loads((folder / "config.json").read_text())["head"],
         "start": told,
         "figures": sorted(evaluate(model, set_of_shapes(held_out(4, 2, 1)))["text_to_video"]),

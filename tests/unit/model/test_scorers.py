@@ -107,28 +107,28 @@ def test_mean_max_takes_the_best_of_one_axis_and_the_mean_of_the_other(given: Pa
 
 def test_a_clip_is_searched_by_its_frames_where_a_model_has_them() -> None:
     for scorers, of_clips in ((SHARED_SCORERS, "maxsim"), (("tight", *SHARED_SCORERS), "maxsim")):
-        assert choose_scorer(scorers, None, is_clip=True) == of_clips
-        assert choose_scorer(scorers, None, is_clip=False) == scorers[0]
-    assert choose_scorer(("clip2video",), None, is_clip=True) == "clip2video"
+        assert choose_scorer(scorers, None, query_is_clip=True) == of_clips
+        assert choose_scorer(scorers, None, query_is_clip=False) == scorers[0]
+    assert choose_scorer(("clip2video",), None, query_is_clip=True) == "clip2video"
 
 
 def test_a_scorer_is_chosen_by_name_or_is_the_first_that_fits_the_query() -> None:
     scorers: tuple[ScorerName, ...] = ("tight", "mean", "aosm")
-    assert choose_scorer(scorers, None, is_clip=False) == "tight"
-    assert choose_scorer(scorers, None, is_clip=True) == "mean"
-    assert choose_scorer(scorers, "aosm", is_clip=True) == "aosm"
+    assert choose_scorer(scorers, None, query_is_clip=False) == "tight"
+    assert choose_scorer(scorers, None, query_is_clip=True) == "mean"
+    assert choose_scorer(scorers, "aosm", query_is_clip=True) == "aosm"
     with pytest.raises(UnknownScorer, match="sentences only") as refused:
-        choose_scorer(scorers, "tight", is_clip=True)
+        choose_scorer(scorers, "tight", query_is_clip=True)
     assert refused.value.hint == "Use one of mean, aosm, or leave it out."
     for unknown in ("clip2video", "", "AOSM"):
         with pytest.raises(UnknownScorer, match="doesn't fit"):
-            choose_scorer(scorers, unknown, is_clip=False)
+            choose_scorer(scorers, unknown, query_is_clip=False)
 
 
 def test_every_kind_of_model_has_a_scorer_for_sentences_and_one_for_clips() -> None:
     for scorers in SCORERS_OF.values():
-        for is_clip in (False, True):
-            assert choose_scorer(scorers, None, is_clip=is_clip) in SCORERS
+        for query_is_clip in (False, True):
+            assert choose_scorer(scorers, None, query_is_clip=query_is_clip) in SCORERS
 
 
 @pytest.mark.parametrize("scorer", SHARED_SCORERS)
@@ -140,7 +140,7 @@ def test_a_sentence_is_supported_by_the_frames_that_are_like_it(given: Parts, sc
 
 
 def test_a_clip_is_supported_by_the_frames_that_are_like_one_of_its_own(given: Parts) -> None:
-    relevance = frame_relevance(replace(given, is_clip=True))
+    relevance = frame_relevance(replace(given, parts_are_frames=True))
     for t, v, own, frames in pairs(given):
         best = (torch.stack(own) @ torch.stack(frames).T).amax(0)
         whole = torch.stack(frames) @ given.whole[t]
