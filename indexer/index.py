@@ -227,11 +227,13 @@ class VideoIndex:
         started = time.perf_counter()
         features = self.model.encode_text([text])
         self._model_device = features.sentence.device
-        said = []
+        warnings = []
         if any(features.is_cut):
             num_words = self.model.spec.num_words
-            said.append(("query_truncated", f"The model reads {num_words} tokens; the rest of the query was ignored."))
-        return self._search(features, options, started, said=said)
+            warnings.append(
+                ("query_truncated", f"The model reads {num_words} tokens; the rest of the query was ignored.")
+            )
+        return self._search(features, options, started, warnings=warnings)
 
     def search_video(
         self,
@@ -368,13 +370,13 @@ class VideoIndex:
         started: float,
         *,
         without: str | None = None,
-        said: Sequence[tuple[str, str]] = (),
+        warnings: Sequence[tuple[str, str]] = (),
     ) -> SearchAnswer:
         encode_ms = (time.perf_counter() - started) * 1e3
         follower = self._parts.follower
-        warnings = list(said)
+        found = list(warnings)
         if not follower.catch_up():
-            warnings.append(("index_behind", "The newest videos are still being read; search again."))
+            found.append(("index_behind", "The newest videos are still being read; search again."))
         return search(
             query,
             self.model,
@@ -383,7 +385,7 @@ class VideoIndex:
             options,
             without_video_id=without,
             encode_ms=encode_ms,
-            warnings=warnings,
+            warnings=found,
         )
 
     def _readable(self, video: Video) -> Path:

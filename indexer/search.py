@@ -37,7 +37,7 @@ SPARE_VIDEOS = 64
 Warnings = list[tuple[str, str]]
 
 
-class Shelf(Protocol):
+class SearchedCatalogue(Protocol):
     """What a search needs of the catalogue."""
 
     def last_seq(self) -> int: ...
@@ -79,7 +79,7 @@ def search(
     query: Query,
     model: VideoTextModel,
     vectors: VectorIndex,
-    catalogue: Shelf,
+    catalogue: SearchedCatalogue,
     options: SearchOptions,
     *,
     without_video_id: str | None = None,
@@ -94,24 +94,24 @@ def search(
     """
     scorer = check_options(options, model.spec, query_is_clip=isinstance(query, VideoFeatures))
     clock = _Clock(encode_ms)
-    warned: Warnings = list(warnings)
+    found: Warnings = list(warnings)
     generation = vectors.generation
     vectors_Q = _recall_vectors(query, model)
     allowed = _allowed(vectors, catalogue, options, without_video_id)
     whole_Q = _whole(query) if model.spec.has_frame_recall else None
     candidates = _candidates(vectors_Q, whole_Q, vectors, options, allowed)
     clock.lap("recall")
-    scored = _rerank(query, model, scorer, vectors, candidates, warned)
+    scored = _rerank(query, model, scorer, vectors, candidates, found)
     ranked = _rank(scored, vectors, options.top_k + SPARE_VIDEOS)
     clock.lap("rerank")
     videos = catalogue.live_videos([video.video_id for video in ranked]) if ranked else {}
     hits = _hits(ranked, scored, videos, candidates.has_ranks, options)
     if len(videos) < len(ranked) and catalogue.last_seq() == generation:  # else they were removed while we searched
-        warned.append(
+        found.append(
             ("videos_missing", f"{len(ranked) - len(videos)} indexed videos have no row: the catalogue is damaged.")
         )
     clock.lap("hydrate")
-    warned += _warnings(vectors, candidates, allowed, len(hits), options)
+    found += _warnings(vectors, candidates, allowed, len(hits), options)
     return SearchAnswer(
         hits=hits,
         total_indexed=vectors.num_videos,
@@ -126,7 +126,7 @@ def search(
             "generation": generation,
         },
         timings_ms=clock.timings_ms(),
-        warnings=tuple(warned),
+        warnings=tuple(found),
     )
 
 
@@ -159,7 +159,7 @@ def _recall_vectors(query: Query, model: VideoTextModel) -> NDArray[np.float32]:
 
 
 def _allowed(
-    vectors: VectorIndex, catalogue: Shelf, options: SearchOptions, without_video_id: str | None
+    vectors: VectorIndex, catalogue: SearchedCatalogue, options: SearchOptions, without_video_id: str | None
 ) -> Ids | None:
     """Segments that may be found; None for all of them."""
     if options.filter is None and options.video_ids is None:
@@ -213,7 +213,7 @@ def _rerank(
     scorer: ScorerName,
     vectors: VectorIndex,
     candidates: _Candidates,
-    warned: Warnings,
+    warnings: Warnings,
 ) -> _Scored:
     """Score the candidates in blocks. Left out: segments removed meanwhile, and those whose score isn't finite."""
     size = _block_size(query, scorer, model.spec.num_frames)
@@ -237,7 +237,7 @@ def _rerank(
     if num_bad == len(is_sound):
         name = public_name(model.spec.name)
         raise ModelError(f"The model {name!r} gave scores that aren't finite for all {num_bad} candidates.")
-    warned.append(("segments_unscorable", f"{num_bad} segments were left out: their scores aren't finite numbers."))
+    warnings.append(("segments_unscorable", f"{num_bad} segments were left out: their scores aren't finite numbers."))
     return _Scored(
         scored.table.take(is_sound),
         scored.recall_ranks[is_sound],
@@ -337,26 +337,26 @@ def _hit(rank: int, found: _Ranked, video: Video, scored: _Scored, has_ranks: bo
 def _warnings(
     vectors: VectorIndex, candidates: _Candidates, allowed: Ids | None, num_hits: int, options: SearchOptions
 ) -> Warnings:
-    warned: Warnings = []
+    found: Warnings = []
     if vectors.unreadable:
         names = ", ".join(sorted(vectors.unreadable)[:5])
-        warned.append(("videos_unreadable", f"{len(vectors.unreadable)} videos have damaged features: {names}."))
+        found.append(("videos_unreadable", f"{len(vectors.unreadable)} videos have damaged features: {names}."))
     if vectors.num_lost:
-        warned.append(("segments_lost", f"{vectors.num_lost} stored segments have no video: the catalogue is damaged."))
+        found.append(("segments_lost", f"{vectors.num_lost} stored segments have no video: the catalogue is damaged."))
     if not vectors.num_segments:
-        warned.append(("index_empty", "Nothing is indexed yet."))
+        found.append(("index_empty", "Nothing is indexed yet."))
     elif allowed is not None and not len(allowed):
-        warned.append(("nothing_allowed", "No indexed video passes the filter."))
+        found.append(("nothing_allowed", "No indexed video passes the filter."))
     num_allowed = vectors.num_segments if allowed is None else len(allowed)
     if num_hits < options.top_k and len(candidates.segment_ids) < num_allowed:
-        warned.append(
+        found.append(
             (
                 "candidates_few",
                 f"The {len(candidates.segment_ids)} candidates of {num_allowed} segments belong to {num_hits} videos, "
                 f"fewer than top_k {options.top_k}: ask for more candidates, or for exact recall.",
             )
         )
-    return warned
+    return found
 
 
 class _Clock:

@@ -24,8 +24,8 @@ from service import bodies, edge
 from service.readiness import Readiness
 from service.responses.parts import Problem
 from service.routes import health, indexing, jobs, models, search, videos
-from service.running import Running, WatchedWorker
 from service.settings import Settings
+from service.state import ServiceState, WatchedWorker
 from service.uploads import sweep
 from service.wake import Wake
 
@@ -88,13 +88,13 @@ def create_app(settings: Settings, index: VideoIndex | None = None, *, worker: W
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         opened = index if index is not None else await run_in_threadpool(open_index, settings)
         await run_in_threadpool(opened.warm_up)
-        app.state.running = running = _running(settings, opened, worker)
+        app.state.service = state = _state_of(settings, opened, worker)
         num_swept = await run_in_threadpool(sweep, opened.storage.incoming())
         log.info("service_started", extra={"model": opened.model.spec.name, "uploads_swept": num_swept})
         try:
             yield
         finally:
-            running.wake.close()
+            state.wake.close()
             if index is None:
                 await run_in_threadpool(opened.close)
             log.info("service_stopped")
@@ -120,13 +120,13 @@ def create_app(settings: Settings, index: VideoIndex | None = None, *, worker: W
     return app
 
 
-def _running(settings: Settings, index: VideoIndex, worker: WatchedWorker | None) -> Running:
+def _state_of(settings: Settings, index: VideoIndex, worker: WatchedWorker | None) -> ServiceState:
     def probe() -> None:
         index.search_text("a video", SearchOptions(top_k=1, candidates=1))
 
     wake = Wake(settings.redis_url)
     wake.on_published(index.catch_up_soon)
-    return Running(settings, index, wake, Readiness(probe), worker)
+    return ServiceState(settings, index, wake, Readiness(probe), worker)
 
 
 def _complete_document(app: FastAPI) -> None:

@@ -12,15 +12,15 @@ from model.types import public_name
 from service.responses.health import HealthResponse, IndexResponse, ReadyResponse, VersionResponse
 from service.responses.parts import Reason
 from service.routes.problems import problems
-from service.running import Running, TheRunning
+from service.state import ServiceState, State
 
 router = APIRouter(tags=["service"])
 
 
 @router.get("/index", responses=problems())
-def index_counts(running: TheRunning) -> IndexResponse:
+def index_counts(state: State) -> IndexResponse:
     """What the index holds."""
-    return IndexResponse.from_stats(running.index.stats())
+    return IndexResponse.from_stats(state.index.stats())
 
 
 @router.get("/healthz")
@@ -30,10 +30,10 @@ async def healthz() -> HealthResponse:  # async: answered also while every threa
 
 
 @router.get("/readyz", responses=problems())
-async def readyz(running: TheRunning) -> ReadyResponse:  # async: answered whatever the shared threads do
+async def readyz(state: State) -> ReadyResponse:  # async: answered whatever the shared threads do
     """A test search succeeded within the last 15 s, or just now. Otherwise 503 with the reason."""
-    age_s = await run_sync(running.readiness.check, limiter=running.readiness_threads)
-    worker = _worker(running)
+    age_s = await run_sync(state.readiness.check, limiter=state.readiness_threads)
+    worker = _worker(state)
     warnings = (
         [Reason(code="worker_stopped", message="Searches are answered; new videos wait until the worker is back.")]
         if worker == "stopped"
@@ -43,9 +43,9 @@ async def readyz(running: TheRunning) -> ReadyResponse:  # async: answered whate
 
 
 @router.get("/version", responses=problems())
-def version_(running: TheRunning) -> VersionResponse:
+def version_(state: State) -> VersionResponse:
     """What runs here."""
-    spec = running.index.model.spec
+    spec = state.index.model.spec
     return VersionResponse(
         name="vidgrain",
         version=installed_version(),
@@ -63,7 +63,7 @@ def installed_version() -> str:
         return "0+unknown"
 
 
-def _worker(running: Running) -> Literal["running", "stopped", "external"]:
-    if running.worker is None:
+def _worker(state: ServiceState) -> Literal["running", "stopped", "external"]:
+    if state.worker is None:
         return "external"
-    return "running" if running.worker.pid is not None else "stopped"
+    return "running" if state.worker.pid is not None else "stopped"

@@ -19,7 +19,7 @@ from service.paths import allowed_file
 from service.requests import AddByPath, AddFields, AddQuery
 from service.responses.jobs import AddedResponse
 from service.routes.problems import Responses, problems
-from service.running import Prefix, Running, TheRunning
+from service.state import Prefix, ServiceState, State
 from service.uploads import VIDEO_TYPES, Upload, receive
 
 router = APIRouter(tags=["videos"])
@@ -51,16 +51,16 @@ _SUCCESSES: Responses = {
     openapi_extra=documented(AddByPath, form=_FORM),
 )
 async def add_video(
-    request: Request, response: Response, query: Annotated[AddQuery, Query()], running: TheRunning, prefix: Prefix
+    request: Request, response: Response, query: Annotated[AddQuery, Query()], state: State, prefix: Prefix
 ) -> AddedResponse:
     """Add a video. It is searchable when its job has succeeded; `?wait=` holds the answer until then."""
     if content_type(request) == MULTIPART:
-        added = await _add_upload(request, running)
+        added = await _add_upload(request, state)
     else:
         body = await read_json(request, AddByPath)
-        added = await run_in_threadpool(_add_path, running, body)
-    await run_in_threadpool(running.wake.notify)
-    job = await _wait(request, running, added.job_id, query.wait)
+        added = await run_in_threadpool(_add_path, state, body)
+    await run_in_threadpool(state.wake.notify)
+    job = await _wait(request, state, added.job_id, query.wait)
     answer = AddedResponse.from_record(added, job, prefix)
     response.headers["location"] = answer.links["job"]
     if added.is_duplicate or (query.wait and job.status in _ENDED):
@@ -68,11 +68,11 @@ async def add_video(
     return answer
 
 
-async def _add_upload(request: Request, running: Running) -> AddResult:
-    limit, allowed = running.settings.max_upload_bytes, frozenset({"title", "metadata", "on_duplicate"})
-    async with receive(request, running.index.storage.incoming, max_upload_bytes=limit, allowed=allowed) as form:
+async def _add_upload(request: Request, state: ServiceState) -> AddResult:
+    limit, allowed = state.settings.max_upload_bytes, frozenset({"title", "metadata", "on_duplicate"})
+    async with receive(request, state.index.storage.incoming, max_upload_bytes=limit, allowed=allowed) as form:
         fields = _form_fields(form.fields)
-        return await run_in_threadpool(_add_file, running, form.upload, fields)
+        return await run_in_threadpool(_add_file, state, form.upload, fields)
 
 
 def _form_fields(texts: dict[str, str]) -> AddFields:
@@ -82,24 +82,24 @@ def _form_fields(texts: dict[str, str]) -> AddFields:
     return checked(values, AddFields, "form")
 
 
-def _add_path(running: Running, body: AddByPath) -> AddResult:
-    path = allowed_file(body.path, running.settings.media_roots)
-    return running.index.add(path, title=body.title, metadata=body.metadata, on_duplicate=body.on_duplicate)
+def _add_path(state: ServiceState, body: AddByPath) -> AddResult:
+    path = allowed_file(body.path, state.settings.media_roots)
+    return state.index.add(path, title=body.title, metadata=body.metadata, on_duplicate=body.on_duplicate)
 
 
-def _add_file(running: Running, upload: Upload, fields: AddFields) -> AddResult:
+def _add_file(state: ServiceState, upload: Upload, fields: AddFields) -> AddResult:
     if upload.size_bytes == 0:
         raise InvalidRequest("file: it is empty", fields=[("file", "it is empty")])
     suffix = Path(upload.file_name.lower()).suffix
     received = ReceivedFile(upload.path, upload.sha256, upload.size_bytes, suffix if suffix in VIDEO_TYPES else "")
     title = fields.title or Path(upload.file_name).stem
-    return running.index.add_received(received, title=title, metadata=fields.metadata, on_duplicate=fields.on_duplicate)
+    return state.index.add_received(received, title=title, metadata=fields.metadata, on_duplicate=fields.on_duplicate)
 
 
-async def _wait(request: Request, running: Running, job_id: str, wait_s: float) -> Job:
+async def _wait(request: Request, state: ServiceState, job_id: str, wait_s: float) -> Job:
     """The job once it has ended, or as it is after wait_s."""
     ends_s = time.monotonic() + wait_s
-    read = partial(running.index.job, job_id)
+    read = partial(state.index.job, job_id)
     while True:
         job = await run_in_threadpool(read)
         if job.status in _ENDED or time.monotonic() >= ends_s or await request.is_disconnected():

@@ -9,35 +9,35 @@ from fastapi import APIRouter, Query
 from service.requests import JobsQuery
 from service.responses.jobs import JobPage, JobResponse
 from service.routes.problems import problems
-from service.running import Prefix, TheRunning
+from service.state import Prefix, State
 
 router = APIRouter(tags=["jobs"])
 
 
 @router.get("/jobs", responses=problems())
-def list_jobs(query: Annotated[JobsQuery, Query()], running: TheRunning, prefix: Prefix) -> JobPage:
+def list_jobs(query: Annotated[JobsQuery, Query()], state: State, prefix: Prefix) -> JobPage:
     """The jobs, newest first."""
-    jobs, next_cursor = running.index.jobs(
+    jobs, next_cursor = state.index.jobs(
         status=query.status, video_id=query.video_id, limit=query.limit, cursor=query.cursor
     )
     return JobPage(jobs=[JobResponse.from_record(job, prefix) for job in jobs], next_cursor=next_cursor)
 
 
 @router.get("/jobs/{job_id}", responses=problems(404))
-def get_job(job_id: str, running: TheRunning, prefix: Prefix) -> JobResponse:
+def get_job(job_id: str, state: State, prefix: Prefix) -> JobResponse:
     """One job: its stage, its progress and, if it failed, why."""
-    return JobResponse.from_record(running.index.job(job_id), prefix)
+    return JobResponse.from_record(state.index.job(job_id), prefix)
 
 
 @router.post("/jobs/{job_id}/cancel", responses=problems(403, 404, 409))
-def cancel_job(job_id: str, running: TheRunning, prefix: Prefix) -> JobResponse:
+def cancel_job(job_id: str, state: State, prefix: Prefix) -> JobResponse:
     """Cancel a queued job at once, a running one at its next segment."""
-    return JobResponse.from_record(running.index.cancel_job(job_id), prefix)
+    return JobResponse.from_record(state.index.cancel_job(job_id), prefix)
 
 
 @router.post("/jobs/{job_id}/retry", responses=problems(403, 404, 409))
-def retry_job(job_id: str, running: TheRunning, prefix: Prefix) -> JobResponse:
+def retry_job(job_id: str, state: State, prefix: Prefix) -> JobResponse:
     """Queue a failed or cancelled job again."""
-    job = running.index.retry_job(job_id)
-    running.wake.notify()
+    job = state.index.retry_job(job_id)
+    state.wake.notify()
     return JobResponse.from_record(job, prefix)

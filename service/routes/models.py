@@ -7,20 +7,20 @@ from fastapi import APIRouter
 from model.installed import installed_models
 from service.responses.models import ModelList, ModelResponse, ScorerList
 from service.routes.problems import problems
-from service.running import TheRunning
+from service.state import State
 
 router = APIRouter(tags=["service"])
 
 
 @router.get("/scorers", responses=problems())
-def scorers(running: TheRunning) -> ScorerList:
+def scorers(state: State) -> ScorerList:
     """The values that `scorer` of a search may have with the model that is served."""
-    return ScorerList.from_spec(running.index.model.spec)
+    return ScorerList.from_spec(state.index.model.spec)
 
 
 @router.get("/models", responses=problems())
-def models(running: TheRunning) -> ModelList:
+def models(state: State) -> ModelList:
     """The model that is served, and those that `VIDGRAIN_MODEL` could name instead; a damaged one with its error."""
-    spec = running.index.model.spec
-    others = [model for model in installed_models(running.settings.models) if not model.is_called(spec.name)]
+    spec = state.index.model.spec
+    others = [model for model in installed_models(state.settings.models) if not model.is_called(spec.name)]
     return ModelList(models=[ModelResponse.from_spec(spec), *(ModelResponse.from_installed(model) for model in others)])

@@ -16,7 +16,7 @@ from service.bodies import MULTIPART, content_type, documented, json_body, read_
 from service.requests import ClipRange, StoredSearch, TextSearch
 from service.responses.search import SearchResponse
 from service.routes.problems import problems
-from service.running import Prefix, Running, TheRunning
+from service.state import Prefix, ServiceState, State
 from service.uploads import receive
 
 router = APIRouter(tags=["search"])
@@ -34,10 +34,10 @@ _CLIP_FORM = {
     openapi_extra=documented(TextSearch),
 )
 def search_text(
-    body: Annotated[TextSearch, Depends(json_body(TextSearch))], running: TheRunning, prefix: Prefix
+    body: Annotated[TextSearch, Depends(json_body(TextSearch))], state: State, prefix: Prefix
 ) -> SearchResponse:
     """Videos and moments that show what a sentence says."""
-    answer = running.index.search_text(body.query, body.options(running.settings.candidates))
+    answer = state.index.search_text(body.query, body.options(state.settings.candidates))
     return SearchResponse.from_record(answer, _query_id(), prefix)
 
 
@@ -47,26 +47,26 @@ def search_text(
     responses=problems(400, 403, 404, 413, 415, 507),
     openapi_extra=documented(StoredSearch, form=_CLIP_FORM, form_models=(ClipRange,)),
 )
-async def search_video(request: Request, running: TheRunning, prefix: Prefix) -> SearchResponse:
+async def search_video(request: Request, state: State, prefix: Prefix) -> SearchResponse:
     """Videos and moments that look like a clip: an uploaded file, or a stretch of a video of the index."""
     if content_type(request) == MULTIPART:
-        return await _by_upload(request, running, prefix)
+        return await _by_upload(request, state, prefix)
     body = await read_json(request, StoredSearch)
-    options = body.options(running.settings.candidates, include_self=body.include_self)
-    search = partial(running.index.search_stored, body.video_id, options, start_s=body.start_s, end_s=body.end_s)
+    options = body.options(state.settings.candidates, include_self=body.include_self)
+    search = partial(state.index.search_stored, body.video_id, options, start_s=body.start_s, end_s=body.end_s)
     return SearchResponse.from_record(await run_in_threadpool(search), _query_id(), prefix)
 
 
-async def _by_upload(request: Request, running: Running, prefix: str) -> SearchResponse:
-    limit = running.settings.max_upload_bytes
+async def _by_upload(request: Request, state: ServiceState, prefix: str) -> SearchResponse:
+    limit = state.settings.max_upload_bytes
     async with receive(
-        request, running.index.storage.incoming, max_upload_bytes=limit, allowed=frozenset({"options"})
+        request, state.index.storage.incoming, max_upload_bytes=limit, allowed=frozenset({"options"})
     ) as form:
         body = validate(form.fields.get("options") or "{}", ClipRange, "options")
-        options = body.options(running.settings.candidates)
-        search = partial(running.index.search_video, form.upload.path, options, start_s=body.start_s, end_s=body.end_s)
+        options = body.options(state.settings.candidates)
+        search = partial(state.index.search_video, form.upload.path, options, start_s=body.start_s, end_s=body.end_s)
         try:
-            answer = await run_sync(search, limiter=running.clip_threads)
+            answer = await run_sync(search, limiter=state.clip_threads)
             return SearchResponse.from_record(answer, _query_id(), prefix)
         except MediaError as error:
             error.path = Path(form.upload.file_name)  # the client knows the file in incoming by another name

@@ -18,7 +18,7 @@ from service.open_file import OpenFileResponse
 from service.requests import ChangeVideo, ThumbnailQuery, VideosQuery
 from service.responses.videos import VideoPage, VideoResponse
 from service.routes.problems import Responses, problems
-from service.running import Prefix, TheRunning
+from service.state import Prefix, State
 from service.uploads import VIDEO_TYPES
 
 router = APIRouter(tags=["videos"])
@@ -38,18 +38,18 @@ _STREAM: Responses = {
 
 
 @router.get("/videos", responses=problems(400))
-def list_videos(query: Annotated[VideosQuery, Query()], running: TheRunning, prefix: Prefix) -> VideoPage:
+def list_videos(query: Annotated[VideosQuery, Query()], state: State, prefix: Prefix) -> VideoPage:
     """The videos, newest first."""
-    videos, next_cursor = running.index.list(
+    videos, next_cursor = state.index.list(
         limit=query.limit, cursor=query.cursor, filter=_filter(query.filter), status=query.status
     )
     return VideoPage(videos=[VideoResponse.from_record(video, prefix) for video in videos], next_cursor=next_cursor)
 
 
 @router.get("/videos/{video_id}", responses=problems(404))
-def get_video(video_id: str, running: TheRunning, prefix: Prefix) -> VideoResponse:
+def get_video(video_id: str, state: State, prefix: Prefix) -> VideoResponse:
     """One video, and whether it can be searched."""
-    return VideoResponse.from_record(running.index.get(video_id), prefix)
+    return VideoResponse.from_record(state.index.get(video_id), prefix)
 
 
 @router.patch(
@@ -61,31 +61,31 @@ def get_video(video_id: str, running: TheRunning, prefix: Prefix) -> VideoRespon
 def change_video(
     video_id: str,
     body: Annotated[ChangeVideo, Depends(json_body(ChangeVideo))],
-    running: TheRunning,
+    state: State,
     prefix: Prefix,
 ) -> VideoResponse:
     """Change the title or the metadata of a video."""
     given = body.model_dump(include=body.model_fields_set)
-    return VideoResponse.from_record(running.index.update(video_id, **given), prefix)
+    return VideoResponse.from_record(state.index.update(video_id, **given), prefix)
 
 
 @router.delete("/videos/{video_id}", status_code=204, responses=problems(403, 404))
-def remove_video(video_id: str, running: TheRunning) -> None:
+def remove_video(video_id: str, state: State) -> None:
     """Remove a video from every search at once. An uploaded file is deleted; a file named by its path stays."""
-    running.index.remove(video_id)
+    state.index.remove(video_id)
 
 
 @router.get("/videos/{video_id}/thumbnail", response_class=FileResponse, responses=problems(404, 415, 507) | _PICTURE)
-async def thumbnail(video_id: str, query: Annotated[ThumbnailQuery, Query()], running: TheRunning) -> FileResponse:
+async def thumbnail(video_id: str, query: Annotated[ThumbnailQuery, Query()], state: State) -> FileResponse:
     """A small JPEG of the frame shown at `t`."""
-    picture = await run_sync(running.index.thumbnail, video_id, query.t, limiter=running.thumbnail_threads)
+    picture = await run_sync(state.index.thumbnail, video_id, query.t, limiter=state.thumbnail_threads)
     return FileResponse(picture, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400"})
 
 
 @router.get("/videos/{video_id}/stream", response_class=FileResponse, responses=problems(404, 416) | _STREAM)
-def stream(video_id: str, request: Request, running: TheRunning) -> Response:
+def stream(video_id: str, request: Request, state: State) -> Response:
     """The file itself, for a player; a Range header is honoured."""
-    video, file = running.index.open_file(video_id)
+    video, file = state.index.open_file(video_id)
     try:
         if "range" in request.headers:
             _keep_only_a_good_range(request, os.fstat(file.fileno()).st_size)

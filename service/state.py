@@ -1,4 +1,4 @@
-"""The parts of a running service that its handlers use. Built by app.py, found at `app.state.running`."""
+"""What the handlers of a running service use: settings, index, worker. Built by app.py, kept at `app.state.service`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class WatchedWorker(Protocol):
 
 
 @dataclass(frozen=True)
-class Running:
-    """The parts of the service, and the threads that may wait for decoding or for the model.
+class ServiceState:
+    """What the handlers share, and how many threads may wait for decoding or for the model.
 
     Plain handlers share forty threads; those that may wait long have a limit of their own, so that the others are
     answered whatever is decoded. Each limit is two above what the index lets wait, so that it can refuse at once.
@@ -33,8 +33,10 @@ class Running:
     settings: Settings
     index: VideoIndex
     wake: Wake
+    """Wakes idle workers, and hears of what they publish."""
     readiness: Readiness
     worker: WatchedWorker | None
+    """None where workers run separately."""
     clip_threads: CapacityLimiter = field(init=False)
     """Searches with a clip."""
     thumbnail_threads: CapacityLimiter = field(init=False)
@@ -47,12 +49,12 @@ class Running:
         object.__setattr__(self, "thumbnail_threads", CapacityLimiter(self.index.config.num_thumbnail_places + 2))
 
 
-async def running(request: Request) -> Running:  # async: takes no thread
-    """The parts of the service that received this request. Raises: NotReady before the index is open."""
-    found = getattr(request.app.state, "running", None)
+async def service_state(request: Request) -> ServiceState:  # async: takes no thread
+    """The state of the service that received this request. Raises: NotReady before the index is open."""
+    found = getattr(request.app.state, "service", None)
     if found is None:
         raise NotReady("the index is not open yet", "Ask again in a moment.")
-    return cast(Running, found)
+    return cast(ServiceState, found)
 
 
 async def prefix(request: Request) -> str:  # async: takes no thread
@@ -62,5 +64,5 @@ async def prefix(request: Request) -> str:  # async: takes no thread
     return f"{root}/v1" if path.startswith("/v1/") else root
 
 
-TheRunning = Annotated[Running, Depends(running)]
+State = Annotated[ServiceState, Depends(service_state)]
 Prefix = Annotated[str, Depends(prefix)]
