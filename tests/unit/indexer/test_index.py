@@ -353,7 +353,7 @@ def test_a_warm_index_follows_what_others_publish_without_a_search(tmp_path: Pat
         index.catch_up_soon()
         vectors = index._parts.follower.vectors
         ends_s = time.monotonic() + 30
-        while not vectors.num_segments and time.monotonic() < ends_s:
+        while not vectors.num_videos and time.monotonic() < ends_s:
             time.sleep(0.01)
         assert vectors.num_videos == 1
         assert ids(index.search_text("red")) == [red]
