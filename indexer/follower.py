@@ -1,4 +1,4 @@
-"""Keeps the vectors up with the catalogue in a thread of its own, so that no search pays for what others publish.
+"""Keeps the vectors up to date with the catalogue in a thread of its own, so that no search pays for new videos.
 
 It knows no model and no SQL.
 """
@@ -16,14 +16,14 @@ from model.errors import VidgrainError
 log = logging.getLogger("vidgrain.follower")
 
 PATIENCE_S = 1.0
-"""How long a search waits for what was published just before it."""
+"""How long a search waits for videos that were published just before it."""
 
 
 class Follower:
     """Runs between `start` and `stop`. Thread-safe."""
 
     def __init__(self, vectors: VectorIndex, catalogue: Feed, *, poll_s: float = 1.0) -> None:
-        """poll_s: seconds between looks at the change feed while nobody calls `wake`."""
+        """poll_s: seconds between two reads of the change feed without a call of `wake`."""
         self.vectors = vectors
         self._catalogue = catalogue
         self._poll_s = poll_s
@@ -33,7 +33,7 @@ class Follower:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to follow. Harmless when repeated."""
+        """Start the thread. Harmless when repeated."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
             self._thread.start()
@@ -46,13 +46,13 @@ class Follower:
             self._thread.join()
 
     def wake(self) -> None:
-        """Something was published: look at once."""
+        """Read the change feed now: something was published."""
         self._woken.set()
 
     def catch_up(self, patience_s: float = PATIENCE_S) -> bool:
-        """Whether the vectors hold all that was published before this call; waits at most patience_s for it.
+        """Whether the vectors hold everything published before this call; waits at most patience_s for it.
 
-        Without a running thread the caller follows by itself. Raises: CatalogueUnreadable, CatalogueBusy.
+        Without a running thread the caller reads the feed itself. Raises: CatalogueUnreadable, CatalogueBusy.
         """
         wanted = self._catalogue.last_seq()
         if self.vectors.generation >= wanted:
@@ -75,7 +75,7 @@ class Follower:
                 self.vectors.follow(self._catalogue)
             except CatalogueBusy as error:
                 log.warning("follow_postponed", extra={"error_code": error.code, "error_message": str(error)})
-            except VidgrainError as error:  # searches ask the catalogue too and report it; a later look may succeed
+            except VidgrainError as error:  # searches read the catalogue too and report it; the next read may succeed
                 log.error("follow_failed", extra={"error_code": error.code, "error_message": str(error)})
             with self._moved:
                 self._moved.notify_all()

@@ -50,7 +50,7 @@ THUMBNAILS_FOLDER = "thumbnails"
 
 
 class VideoIndex:
-    """Videos in, searches answered. Thread-safe. Made by `open`; `close` it, or use it in a `with`.
+    """Adds videos and answers searches. Thread-safe. Made by `open`; `close` it, or use it in a `with`.
 
     Only what is used is loaded: listing, adding and removing need neither the model nor the vectors, a worker needs no
     vectors. `warm_up` loads everything and keeps the vectors up to date in a thread.
@@ -81,7 +81,7 @@ class VideoIndex:
     ) -> VideoIndex:
         """Open or make the index of a data folder. model: the model, or a function that loads it once it is needed.
 
-        Raises: CatalogueUnreadable, StorageFull (of an upgrade), ModelMismatch if a given model isn't the data's.
+        Raises: CatalogueUnreadable, StorageFull for an upgrade, ModelMismatch if the data belong to another model.
         """
         folder = folder.absolute()
         database = open_catalogue(folder)
@@ -97,8 +97,7 @@ class VideoIndex:
         return index
 
     def warm_up(self) -> None:
-        """Load the model and the vectors, finish what killed processes left in the data folder, and from now on follow
-        the change feed in a thread.
+        """Load the model and the vectors, clean up after killed processes, and follow the change feed in a thread.
 
         Raises: ModelError, ModelMismatch, BackendMissing, CatalogueUnreadable.
         """
@@ -111,7 +110,7 @@ class VideoIndex:
         log.info("index_opened", extra={"segments": follower.vectors.num_segments, "files_deleted": num_deleted})
 
     def catch_up_soon(self) -> None:
-        """Something was published by another process: look at once, in the thread that follows the change feed."""
+        """Read the change feed now: another process has published something. Returns at once."""
         if (follower := self._parts.loaded_follower) is not None:
             follower.wake()
 
@@ -145,7 +144,7 @@ class VideoIndex:
     ) -> AddResult:
         """Queue a file for the worker; it stays where it is. The id comes from the content: a copy is the same video.
 
-        title: the file's name without its suffix if None. Symbolic links are followed now, and not again later.
+        title: the file's name without its suffix if None. Symbolic links are followed now and never again.
         Raises: FileMissing, UnsupportedMedia (a folder, an empty file), DuplicateVideo, InvalidMetadata, StorageFull.
         """
         real = existing(path.absolute()).resolve()
@@ -169,7 +168,7 @@ class VideoIndex:
         metadata: Mapping[str, Any] | None = None,
         on_duplicate: OnDuplicate = "skip",
     ) -> AddResult:
-        """Keep a received file, which lies on the data folder's disk, and queue it; it goes when its video is removed.
+        """Keep a received file, which is on the disk of the data folder, and queue it; it is deleted with its video.
 
         Raises: DuplicateVideo, InvalidMetadata, StorageFull, CatalogueUnreadable.
         """
@@ -204,7 +203,7 @@ class VideoIndex:
             return videos.update(tx, video_id, title=title, metadata=metadata)
 
     def remove(self, video_id: str) -> None:
-        """Take a video out of every search at once, with its thumbnails and, if the index manages it, its file.
+        """Remove a video from every search at once, with its thumbnails and, if the index manages it, its file.
 
         Raises: NotFound.
         """
@@ -218,7 +217,7 @@ class VideoIndex:
     # ---- search
 
     def search_text(self, query: str, options: SearchOptions = SearchOptions()) -> SearchAnswer:  # noqa: B008
-        """Videos that show what a sentence says.
+        """Videos that show what a sentence describes.
 
         Raises: EmptyQuery, QueryTooLong, InvalidQuery for options out of bounds, UnknownScorer.
         """
@@ -259,9 +258,9 @@ class VideoIndex:
         start_s: float | None = None,
         end_s: float | None = None,
     ) -> SearchAnswer:
-        """Videos like one that is indexed, or like a range of it; itself left out unless include_self.
+        """Videos like an indexed one, or like a range of it; the video itself is left out unless include_self.
 
-        A range so short that no stored frame lies in it is read from the file. Raises: NotFound, InvalidQuery if the
+        A range too short to hold a stored frame is read from the file. Raises: NotFound, InvalidQuery if the
         video isn't indexed yet or the range is empty, UnknownScorer, MediaError, DecodeBusy.
         """
         check_options(options, self.model.spec, query_is_clip=True)
@@ -297,7 +296,7 @@ class VideoIndex:
             return jobs.list_page(tx, status=status, video_id=video_id, limit=limit, cursor=cursor)
 
     def cancel_job(self, job_id: str) -> Job:
-        """Cancel a job; a running one ends at its next segment. Raises: NotFound, JobConflict if it has ended."""
+        """Cancel a job; a running one stops at its next segment. Raises: NotFound, JobConflict if it has ended."""
         with self._database.write() as tx:
             return jobs.cancel(tx, job_id)
 
@@ -312,23 +311,23 @@ class VideoIndex:
         wait: Callable[[float], object] | None = None,
         on_published: Callable[[], object] | None = None,
     ) -> Worker:
-        """A worker on this index with a decoding process of its own, which `close` ends; see Worker."""
+        """A worker for this index, with a decoding process of its own that `close` ends; see Worker."""
         sandbox = DecodeSandbox(self.config.decoder, self.config.sandbox_limits())
         self._worker_sandboxes.append(sandbox)
         config = self.config.worker()
         return Worker(self._database, sandbox, self.model, config, owner=owner, wait=wait, on_published=on_published)
 
     def stop_decoding(self) -> None:
-        """End the decoding of this index's workers, also in the middle of a file: a job in hand is given back."""
+        """End the decoding of this index's workers, even in the middle of a file: their jobs are given back."""
         for sandbox in self._worker_sandboxes:
             sandbox.close()
 
-    # ---- what it is and shows
+    # ---- thumbnails and counts
 
     def thumbnail(self, video_id: str, at_s: float) -> Path:
         """A JPEG of the frame shown at a time, clipped to the video; kept for a while (indexer/media/thumbnails.py).
 
-        Raises: NotFound, InvalidQuery for a time that is no number, MediaError, DecodeBusy.
+        Raises: NotFound, InvalidQuery for a time that isn't finite, MediaError, DecodeBusy.
         """
         if not math.isfinite(at_s):
             raise InvalidQuery(f"The time {at_s} isn't a finite number.")
@@ -389,7 +388,7 @@ class VideoIndex:
         )
 
     def _readable(self, video: Video) -> Path:
-        """The path of a video's file, if no link was put in its place. Raises: FileMissing."""
+        """The path of a video's file. Raises: FileMissing, also if a link was put in its place."""
         open_without_links(video.path).close()
         return video.path
 
@@ -406,7 +405,7 @@ class VideoIndex:
             )
 
     def _device(self) -> torch.device:
-        """Where the model wants its queries; learnt from what it encodes."""
+        """The device of the model's queries, as seen in what it encodes."""
         if self._model_device is None:
             self._model_device = self.model.encode_text(["video"]).sentence.device
         return self._model_device

@@ -1,6 +1,6 @@
-"""The heavy parts of an index, each loaded when it is first needed: the model, the vectors, what keeps them up to date.
+"""The heavy parts of an index, each loaded when it is first needed: the model, and the vectors with their follower.
 
-It knows how they belong together; it knows no file of the data folder and no query.
+It knows how they depend on one another; it knows no file of the data folder and no query.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from model.types import VideoTextModel
 
 
 class LoadedParts:
-    """Thread-safe; every part is made once."""
+    """Thread-safe; each part is made once."""
 
     def __init__(self, database: Database, load_model: Callable[[], VideoTextModel]) -> None:
         self._database = database
@@ -28,7 +28,7 @@ class LoadedParts:
 
     @property
     def model(self) -> VideoTextModel:
-        """The model, bound to the data. Raises: ModelError if it can't be had, ModelMismatch."""
+        """The model, bound to the data. Raises: ModelError if it can't be loaded, ModelMismatch."""
         with self._lock:
             if self._model is None:
                 model = self._load_model()
@@ -39,7 +39,7 @@ class LoadedParts:
 
     @property
     def follower(self) -> Follower:
-        """The vectors with what keeps them up to date. Raises: as `model`, BackendMissing."""
+        """The vectors, with the thread that keeps them up to date. Raises: as `model`, BackendMissing."""
         with self._lock:
             if self._follower is None:
                 spec = self.model.spec
@@ -49,7 +49,7 @@ class LoadedParts:
 
     @property
     def loaded_follower(self) -> Follower | None:
-        """The same if it was needed so far."""
+        """The follower if it is loaded, else None."""
         return self._follower
 
     def close(self) -> None:

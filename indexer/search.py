@@ -1,11 +1,11 @@
 """One search: recall candidates, rerank them by the scorer asked for, group by video, find moments, describe.
 
-Letters: Q query rows (1 of a text, the segments of a clip), C candidate segments, F frame slots, G parts of a score.
-A query is the same here whether it was a text or a clip. It knows the waist of the model, the vectors and the
-catalogue; it knows no file and no HTTP.
+Letters: Q query rows (1 for a text, a clip's segments), C candidate segments, F frame slots, G parts of a score.
+Texts and clips are searched in the same way. It knows the model's interface, the vectors and the catalogue; it knows no
+file and no HTTP.
 
-A video's score is the mean over the query's rows of its best candidate segment. For a text or a short clip that
-is its best segment's score; a clip of several segments wants every part of itself found, in any order.
+A video's score is the mean, over the rows of the query, of the score of its best candidate segment. For a text or a
+short clip that is its best segment's score; for a long clip it is high where every part is found, in any order.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from model.types import ModelSpec, Query, ScorerName, Scores, TextFeatures, Vide
 CELLS_PER_BLOCK = 2048 * 32 * 12
 """Rows x words x frames that are scored at once: bounds the memory of exact search whatever the index's size."""
 JOINT_FRAMES_PER_BLOCK = 1024 * 12
-"""Frames that a transformer reads together with the sentence at once: each costs layers of activations, not a cell."""
+"""Frames that a transformer reads at once together with the sentence: each costs layers of activations, not a cell."""
 SPARE_VIDEOS = 64
-"""Ranked beyond top_k, to fill in for videos that were removed while we searched."""
+"""Videos ranked beyond top_k, in place of those that are removed during the search."""
 
 Warnings = list[tuple[str, str]]
 
 
 class SearchedCatalogue(Protocol):
-    """What a search needs of the catalogue."""
+    """What a search needs from the catalogue; CatalogueReader is the real one."""
 
     def last_seq(self) -> int: ...
     def segment_ids(self, filter: Mapping[str, object] | None, video_ids: Sequence[str] | None) -> Ids: ...
@@ -47,32 +47,39 @@ class SearchedCatalogue(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """Segments to rerank, by recall order; of exact search every segment, and no ranks."""
+    """Segments to rerank."""
 
     segment_ids: Ids
+    """In the order of recall; every allowed segment for an exact search."""
     has_ranks: bool
+    """Whether that order is a rank: not for an exact search."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """Candidates scored: total (Q, C), grains (Q, C, G), relevance (C, F) the best over Q, recall_ranks (C,) from 1;
-    names of the G parts."""
+    """Candidates with their scores."""
 
     table: SegmentTable
     recall_ranks: Ids
+    """(C,), from 1."""
     total: NDArray[np.float32]
+    """(Q, C)."""
     grains: NDArray[np.float32]
+    """(Q, C, G): the parts of the score."""
     relevance: NDArray[np.float32]
+    """(C, F): how much a frame supports the query, the best over its rows."""
     names: tuple[str, ...]
+    """Of the G parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Ranked:
-    """A video in the answer: rows of _Scored that are its segments, and its score."""
+    """A video with its score."""
 
     video_id: str
     score: float
     rows: Ids
+    """Its segments' rows in _Scored."""
 
 
 def search(
@@ -86,11 +93,12 @@ def search(
     encode_ms: float = 0.0,
     warnings: Sequence[tuple[str, str]] = (),
 ) -> SearchAnswer:
-    """Answer a query of Q rows from what the vectors hold.
+    """Answer a query of Q rows from what the vectors hold. Videos with equal scores are ordered by id.
 
-    without_video_id: a video left out (a stored query). encode_ms: what making the query took. Videos of one score come
-    in the order of their ids. Raises: InvalidQuery for options out of range, UnknownScorer, InvalidFilter, ModelError
-    if the model's numbers for the query aren't finite.
+    without_video_id: a video to leave out (a stored query). encode_ms: how long encoding the query took.
+    warnings: those found so far; they come first in the answer.
+    Raises: InvalidQuery for options out of range, UnknownScorer, InvalidFilter, ModelError if the model's numbers for
+    the query aren't finite.
     """
     scorer = check_options(options, model.spec, query_is_clip=isinstance(query, VideoFeatures))
     clock = _Clock(encode_ms)
@@ -106,7 +114,7 @@ def search(
     clock.lap("rerank")
     videos = catalogue.live_videos([video.video_id for video in ranked]) if ranked else {}
     hits = _hits(ranked, scored, videos, candidates.has_ranks, options)
-    if len(videos) < len(ranked) and catalogue.last_seq() == generation:  # else they were removed while we searched
+    if len(videos) < len(ranked) and catalogue.last_seq() == generation:  # else they were removed meanwhile
         found.append(
             ("videos_missing", f"{len(ranked) - len(videos)} indexed videos have no row: the catalogue is damaged.")
         )
@@ -131,7 +139,7 @@ def search(
 
 
 def check_options(options: SearchOptions, spec: ModelSpec, *, query_is_clip: bool) -> ScorerName:
-    """The scorer to use. To be called before the query is made, which costs. Raises: InvalidQuery, UnknownScorer."""
+    """The scorer to use. Call it before encoding the query, which is expensive. Raises: InvalidQuery, UnknownScorer."""
     for name, value, least in (
         ("top_k", options.top_k, 1),
         ("candidates", options.candidates, 1),
@@ -161,7 +169,7 @@ def _recall_vectors(query: Query, model: VideoTextModel) -> NDArray[np.float32]:
 def _allowed(
     vectors: VectorIndex, catalogue: SearchedCatalogue, options: SearchOptions, without_video_id: str | None
 ) -> Ids | None:
-    """Segments that may be found; None for all of them."""
+    """Segments that may be found; None: all of them."""
     if options.filter is None and options.video_ids is None:
         return None if without_video_id is None else vectors.all_ids(without_video_id)
     ids = catalogue.segment_ids(options.filter, options.video_ids)
@@ -170,7 +178,7 @@ def _allowed(
 
 
 def _whole(query: Query) -> NDArray[np.float32]:
-    """(Q, D): what single frames are recalled by."""
+    """(Q, D): the vectors that recall single frames."""
     whole = query.sentence if isinstance(query, TextFeatures) else query.pooled
     found: NDArray[np.float32] = whole.float().cpu().numpy()
     return found
@@ -183,7 +191,7 @@ def _candidates(
     options: SearchOptions,
     allowed: Ids | None,
 ) -> _Candidates:
-    """Every allowed segment, or those that any row of the query recalls by any channel; whole_Q None: by pooled."""
+    """Every allowed segment, or those that any row of the query recalls; whole_Q None: not by their frames."""
     if options.recall == "exact":
         return _Candidates(vectors.all_ids() if allowed is None else allowed, has_ranks=False)
     channels = [vectors.recall(vectors_Q, options.candidates, allowed)]
@@ -193,7 +201,7 @@ def _candidates(
 
 
 def _merge(channels: Sequence[Recall]) -> Ids:
-    """Segments of all channels and query rows by the best rank they got anywhere; then by channel, then by id."""
+    """The segments of all channels and query rows, by their best rank anywhere; ties by channel, then by id."""
     ids = np.concatenate([found.segment_ids.ravel() for found in channels])
     ranks = np.concatenate([np.tile(np.arange(f.segment_ids.shape[1]), len(f.segment_ids)) for f in channels])
     channel = np.concatenate([np.full(found.segment_ids.size, c) for c, found in enumerate(channels)])
@@ -215,7 +223,7 @@ def _rerank(
     candidates: _Candidates,
     warnings: Warnings,
 ) -> _Scored:
-    """Score the candidates in blocks. Left out: segments removed meanwhile, and those whose score isn't finite."""
+    """Score the candidates in blocks. Segments removed meanwhile, or whose score isn't finite, are left out."""
     size = _block_size(query, scorer, model.spec.num_frames)
     ids = candidates.segment_ids
     blocks = [_score_block(query, model, scorer, vectors, ids[at : at + size], at) for at in range(0, len(ids), size)]
@@ -285,7 +293,7 @@ def _score_block(
 
 
 def _rank(scored: _Scored, vectors: VectorIndex, limit: int) -> list[_Ranked]:
-    """The best videos among the candidates' segments, best first; of one score, by id."""
+    """The best videos among the candidates' segments, best first; equal scores by id."""
     codes = scored.table.video_codes
     if not len(codes):
         return []
@@ -360,7 +368,7 @@ def _warnings(
 
 
 class _Clock:
-    """Milliseconds of each stage; `total` is their sum with the encoding that went before."""
+    """Milliseconds of each stage; `total` is their sum, with the encoding before them."""
 
     def __init__(self, encode_ms: float) -> None:
         self._laps = {"encode": encode_ms}

@@ -1,11 +1,11 @@
-"""The files of an index: DATA/media, whose only owner this is, and a safe way to open any file that was indexed.
+"""The files of an index: the only owner of DATA/media, and a safe way to open any indexed file.
 
 An uploaded file is moved to media/<sha256><suffix>, then its row is written; a removal deletes the row, then the file.
-A process that is killed in between would leave a file without a row. So a marker of the same name stands in
-DATA/pending meanwhile, and `sweep` decides by the catalogue what becomes of a file whose marker was left. A file
-without row or marker is never deleted: the catalogue may have been restored from a backup.
+A process that is killed in between would leave a file without a row. So a marker of the same name is kept in
+DATA/pending meanwhile, and where one was left behind, `sweep` deletes its file unless the catalogue has it. A file with
+neither row nor marker is never deleted: the catalogue may have been restored from a backup.
 
-Paths outside of media/ are read, never written or deleted. It knows the catalogue, no video format and no HTTP.
+Paths outside media/ are read, never written or deleted. It knows the catalogue, no video format and no HTTP.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFile:
-    """A file that came in whole, on the disk of the data folder, hashed on its way."""
+    """A file that was received completely, is on the disk of the data folder, and was hashed while it arrived."""
 
     path: Path
     sha256: str
     size_bytes: int
     suffix: str = ""
-    """What its kept name ends in, such as ".mp4"; anything that doesn't look like a suffix is left out."""
+    """The end of its name in media/, such as ".mp4"; anything that doesn't look like a suffix is dropped."""
 
 
 def open_catalogue(folder: Path) -> Database:
-    """The catalogue of a data folder, both made if absent.
+    """The catalogue of a data folder; both are made if absent.
 
-    Raises: CatalogueUnreadable, also if there is none beside uploaded videos; StorageFull, for an upgrade.
+    Raises: CatalogueUnreadable, also if there are uploaded videos without a catalogue; StorageFull for an upgrade.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,10 +79,10 @@ def open_catalogue(folder: Path) -> Database:
 
 
 class Storage:
-    """Brings managed files and their rows together and takes them away together. Safe for threads and processes."""
+    """Adds and removes managed files together with their rows. Safe for threads and processes."""
 
     def __init__(self, folder: Path, database: Database) -> None:
-        """folder: the data folder, which must be there."""
+        """folder: the data folder, which must exist."""
         self._media = folder / MEDIA_FOLDER
         self._pending = folder / PENDING_FOLDER
         self._incoming = folder / INCOMING_FOLDER
@@ -90,7 +90,7 @@ class Storage:
         self._lock = FolderLock(folder)
 
     def incoming(self) -> Path:
-        """The folder for files on their way in, made if absent. Raises: CatalogueUnreadable if DATA is gone."""
+        """The folder for files that are being received, made if absent. Raises: CatalogueUnreadable if DATA is gone."""
         try:
             self._incoming.mkdir(exist_ok=True)
         except FileNotFoundError as error:
@@ -98,7 +98,7 @@ class Storage:
         return self._incoming
 
     def size_bytes(self) -> int:
-        """The size of all managed files together."""
+        """The total size of all managed files."""
         return total_bytes(self._media.glob("*"))
 
     def adopt(
@@ -112,12 +112,12 @@ class Storage:
     ) -> AddResult:
         """Keep a received file and add its video; the file is moved, or left where it is if not needed.
 
-        If its content is kept already and intact, that file stays; a damaged one is replaced and its video indexed
-        again. Raises: DuplicateVideo, InvalidMetadata, StorageFull, CatalogueUnreadable.
+        If media/ has an intact file of the same content, that one stays; a damaged one is replaced, and its video is
+        indexed again. Raises: DuplicateVideo, InvalidMetadata, StorageFull, CatalogueUnreadable.
         """
         kept = self._kept(received.sha256)
         place = kept if kept is not None and on_duplicate != "replace" else self._media / _name(received)
-        is_intact = _holds(place, received)  # read before the lock: nobody waits while a large file is hashed
+        is_intact = _holds(place, received)  # before the lock, so that nothing waits while a large file is hashed
         with self._holding(), ExitStack() as marks:
             for path in {place, kept or place}:
                 marks.enter_context(self._undecided(path))
@@ -138,7 +138,7 @@ class Storage:
                 return videos.add(tx, new, on_duplicate, max_attempts, is_file_renewed=is_renewed)
 
     def add_in_place(self, new: NewVideo, on_duplicate: OnDuplicate, max_attempts: int) -> AddResult:
-        """Index a file that stays where it is and isn't ours. Raises: FileMissing, DuplicateVideo, InvalidMetadata."""
+        """Index a file where it is, without managing it. Raises: FileMissing, DuplicateVideo, InvalidMetadata."""
         with self._holding(), ExitStack() as marks:
             if not new.path.is_file():
                 raise FileMissing("The file was removed while it was added.", path=new.path)
@@ -148,7 +148,7 @@ class Storage:
                 return videos.add(tx, new, on_duplicate, max_attempts)
 
     def remove(self, video_id: str) -> Video:
-        """Take a video's row away and, if its file is managed, the file. Raises: NotFound."""
+        """Delete a video's row and, if its file is managed, the file. Raises: NotFound."""
         with self._holding(), ExitStack() as marks:
             with self._database.read() as tx:
                 video = videos.get(tx, video_id)
@@ -158,9 +158,9 @@ class Storage:
                 return videos.remove(tx, video_id)
 
     def sweep(self) -> int:
-        """Finish what killed processes began: delete the files whose row never came or is gone. Returns how many.
+        """Clean up after killed processes: delete marked files that no video has. Returns how many.
 
-        Files that no video has and that nobody marked are left and counted in the log.
+        Files without a video and without a marker stay; the log counts them.
         """
         num_deleted = 0
         with self._holding():
@@ -172,7 +172,7 @@ class Storage:
         return num_deleted
 
     def num_unknown_files(self) -> int:
-        """Files in media/ that no video has: left by an older version, or newer than a restored catalogue."""
+        """How many files in media/ no video has: left by an older version, or newer than a restored catalogue."""
         with self._database.read() as tx:
             known = videos.managed_paths(tx)
         return sum(1 for path in self._media.glob("*") if path.is_file() and path not in known)
@@ -181,7 +181,7 @@ class Storage:
 
     @contextmanager
     def _holding(self) -> Iterator[None]:
-        """The lock of the data folder, among all processes. Raises: CatalogueUnreadable if the folder is gone."""
+        """Hold the data folder's lock, shared by all processes. Raises: CatalogueUnreadable if the folder is gone."""
         with ExitStack() as stack:
             try:
                 stack.enter_context(self._lock.holding())
@@ -195,21 +195,21 @@ class Storage:
         )
 
     def _kept(self, sha256: str) -> Path | None:
-        """The managed file that the live video of this content has; it may be damaged or missing."""
+        """The managed file of the live video with this content; the file may be damaged or missing."""
         with self._database.read() as tx:
             known = videos.by_content(tx, sha256)
         is_kept = known is not None and known.is_managed and self._is_ours(known.path)
         return known.path if known is not None and is_kept else None
 
     def _is_ours(self, path: Path) -> bool:
-        """Whether a path names a file right in media/: nothing else is ever deleted, whatever the catalogue says."""
+        """Whether a path names a file directly in media/: nothing else is ever deleted, whatever the catalogue says."""
         return path.parent == self._media and path.name not in ("", ".", "..")
 
     @contextmanager
     def _undecided(self, place: Path) -> Iterator[None]:
-        """Mark a file of media/ while its row comes or goes; at the end it is deleted unless a video has it.
+        """Mark a file of media/ while its row is added or deleted; then delete the file unless a video has it.
 
-        A kill in between leaves the marker, from which `sweep` decides. Call it under the lock.
+        A kill in between leaves the marker for `sweep`. Call it under the lock.
         """
         with _full_disk_reported(place):
             for folder in (self._media, self._pending):
@@ -237,9 +237,9 @@ class Storage:
 
 
 def open_without_links(path: Path) -> BinaryIO:
-    """The regular file at an absolute path, opened for reading, none of whose parts is a symbolic link.
+    """Open the regular file at an absolute path for reading, without following any symbolic link in that path.
 
-    A link that was put in the place of an indexed file, or of a folder above it, must not lead elsewhere.
+    A link that has taken the place of an indexed file, or of a folder above it, must not lead elsewhere.
     Raises: FileMissing, also for anything that isn't a regular file.
     """
     folder = os.open(path.anchor, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -260,13 +260,13 @@ def open_without_links(path: Path) -> BinaryIO:
 
 
 def _name(received: ReceivedFile) -> str:
-    """What a file is called in media/."""
+    """A file's name in media/."""
     suffix = received.suffix.lower()
     return f"{received.sha256}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
 
 
 def _holds(place: Path, received: ReceivedFile) -> bool:
-    """Whether a kept file has the content of the received one."""
+    """Whether the file at `place` has the content of the received one."""
     try:
         if place.stat().st_size != received.size_bytes:
             return False

@@ -28,7 +28,7 @@ _documented: set[type[BaseModel]] = set()
 
 
 def content_type(request: Request) -> str:
-    """The media type of the body, lower case, without parameters; "" if none is given."""
+    """The media type of the body in lower case, without parameters; "" if none is given."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
@@ -45,7 +45,7 @@ async def read_json(request: Request, model: type[AnyBody]) -> AnyBody:
 
 
 def validate(text: bytes | str, model: type[AnyBody], name: str) -> AnyBody:
-    """JSON text as `model`; `name`: what to call it in messages. Raises: InvalidRequest, MalformedBody."""
+    """JSON text as `model`. name: what messages call it. Raises: InvalidRequest, MalformedBody."""
     return checked(parse(text, name), model, name)
 
 
@@ -88,7 +88,7 @@ def json_body(model: type[AnyBody]) -> Callable[[Request], Coroutine[Any, Any, A
 def documented(
     json: type[BaseModel], *, form: dict[str, Any] | None = None, form_models: tuple[type[BaseModel], ...] = ()
 ) -> dict[str, Any]:
-    """`openapi_extra` of a route that takes `json`, and also a multipart form with these properties if given."""
+    """`openapi_extra` for a route that takes `json`, or also a multipart form with these properties if given."""
     _documented.update({json, *form_models})
     content: dict[str, Any] = {JSON: {"schema": {"$ref": f"#/components/schemas/{json.__name__}"}}}
     examples = json.model_json_schema().get("examples", [])

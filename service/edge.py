@@ -1,6 +1,6 @@
-"""What every request passes: its id, safe headers, one log line, and a last resort that turns any error into a problem.
+"""The outermost layer: each request gets an id, safe headers and one log line, and any error becomes a problem.
 
-Plain ASGI, so that streams stay streams. This file knows no route.
+Plain ASGI, so that streams stay streams. It knows no route.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Edge:
         self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; other kinds of connection go through untouched."""
+        """Handle a request; other kinds of connection are passed on untouched."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -94,7 +94,7 @@ class Edge:
 
 
 def install(app: FastAPI, allowed_hosts: Collection[str] = (), root_path: str = "") -> None:
-    """Have this file answer every error of the application. allowed_hosts: as in hosts.py; root_path: the proxy's."""
+    """Answer every error of the application here. allowed_hosts: as in hosts.py. root_path: the proxy's."""
 
     async def handle(_: Request, error: Exception) -> Response:
         return answer(error)
@@ -123,7 +123,7 @@ def _translate(error: Exception) -> VidgrainError:
     if isinstance(error, RequestValidationError):
         return from_validation([e | {"loc": e["loc"][1:]} for e in error.errors()], "request")
     if isinstance(error, ClientDisconnect):
-        return MalformedBody("the client left before its request was whole")
+        return MalformedBody("the client left before its request was complete")
     if isinstance(error, HTTPException):
         if error.status_code == 404:
             return NoSuchPage("there is nothing at this path", "The paths are listed at /docs.")
@@ -135,7 +135,7 @@ def _translate(error: Exception) -> VidgrainError:
 
 
 def _with_root_path(scope: Scope, configured: str) -> Scope:
-    """The scope with a path that begins with its root path, as ASGI wants it, whether or not a proxy stripped that."""
+    """The scope with a path that begins with its root path, as ASGI requires, whether or not a proxy stripped that."""
     root: str = scope.get("root_path", "") or configured
     path: str = scope["path"]
     is_whole = path == root or path.startswith(f"{root}/")

@@ -1,7 +1,7 @@
 """Parses a multipart form as it arrives: small fields go into memory, the bytes of its one file to the caller.
 
-The number of parts, the bytes of fields and the bytes of the file are limited. This file knows no disk and no HTTP
-framework; python-multipart parses the syntax.
+The number of parts, the bytes of the fields and the bytes of the file are limited. python-multipart parses the syntax;
+this file knows no disk and no HTTP framework.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MAX_PARTS = 16
 
 
 class FormParts:
-    """Parses a multipart body: fields go into memory (limited), the file's bytes into `waiting` for the caller."""
+    """Parses a multipart body: `fields` hold its text, `waiting` the bytes of the file until the caller takes them."""
 
     def __init__(self, content_type: str, max_upload_bytes: int, allowed: frozenset[str]) -> None:
         self.fields: dict[str, str] = {}
@@ -62,7 +62,7 @@ class FormParts:
         return taken
 
     def finish(self) -> None:
-        """The body has ended. Raises: MalformedBody if its closing boundary is missing."""
+        """End the body. Raises: MalformedBody if its closing boundary is missing."""
         if not self._is_complete:
             raise MalformedBody("the form ends before its closing boundary", "The upload was cut short; send it again.")
 
@@ -120,7 +120,7 @@ class FormParts:
 
 
 def too_large(limit_bytes: int) -> tuple[str, str]:
-    """Message and hint for a file past the limit."""
+    """Message and hint for a file over the limit."""
     return (f"the file is larger than {limit_bytes} bytes", "The limit is VIDGRAIN_MAX_UPLOAD_BYTES.")
 
 

@@ -1,7 +1,7 @@
 """Which host names the service answers to, and which pages may change something.
 
-There is no login, so no site may use a browser on the same network as its tool: neither a page of another site, nor one
-whose own name suddenly resolves to our address (DNS rebinding). This file knows headers and no application.
+There is no login, so a browser on the same network must not become another site's tool: neither through a page of that
+site, nor through a host name that suddenly resolves to our address (DNS rebinding). It knows headers, no application.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ def check_host(headers: Headers, allowed: Collection[str]) -> None:
 
 
 def check_origin(method: str, headers: Headers) -> None:
-    """Refuse changes asked for by pages of other sites. Over plain HTTP browsers name the page's site by Origin alone.
+    """Refuse changes that pages of other sites ask for.
 
+    Over plain HTTP, browsers send Origin only, and no Sec-Fetch-Site.
     Raises: ForbiddenOrigin.
     """
     if method in _SAFE_METHODS:

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any, Literal, TextIO
 
 request_id_var: ContextVar[str | None] = ContextVar("vidgrain_request_id", default=None)
-"""The id of the request being answered, None outside of one. Set in the threadpool as well."""
+"""The id of the request being answered; None outside a request. It is also set in the threads of the pool."""
 
 log = logging.getLogger("vidgrain.service")
 
@@ -45,7 +45,7 @@ def configure_logging(level: str, log_format: Literal["json", "text"], stream: T
         logger.handlers[:] = [handler]
         logger.setLevel(level.upper())
         logger.propagate = False
-    access = logging.getLogger("uvicorn.access")  # request_served says the same, with the id
+    access = logging.getLogger("uvicorn.access")  # request_served reports the same, with the id
     access.handlers[:] = []
     access.propagate = False
     errors = logging.getLogger("uvicorn.error")
@@ -58,7 +58,7 @@ class JsonLines(logging.Formatter):
     """{"at", "level", "event", "logger", "request_id"?, ...fields, "error"?} on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One JSON object; values that JSON can't hold are written as their repr."""
+        """One JSON object; a value that JSON can't hold is written as its repr."""
         return json.dumps(_event(self, record), ensure_ascii=False, default=repr).encode(errors="replace").decode()
 
 

@@ -1,6 +1,6 @@
-"""Whether searches are answered: a real search is made now and then, with a short time limit.
+"""Whether searches are answered: now and then a real search is made, with a short time limit.
 
-A model that hangs keeps its one probing thread; no second thread is started meanwhile. This file knows no HTTP.
+A model that hangs blocks one probing thread; no second one is started meanwhile. This file knows no HTTP.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class Readiness:
     """Runs `probe` at most every fresh_s seconds. Thread-safe."""
 
     def __init__(self, probe: Callable[[], object], *, fresh_s: float = 15.0, patience_s: float = 5.0) -> None:
+        """probe: makes a test search. fresh_s: how long a success counts. patience_s: how long `check` waits."""
         self._probe = probe
         self._fresh_s = fresh_s
         self._patience_s = patience_s
@@ -27,7 +28,7 @@ class Readiness:
         self._under_way: threading.Event | None = None
         self._began_s = 0.0
         self._succeeded_s: float | None = None
-        self._reason = "no search was tried yet"
+        self._reason = "no search has been tried yet"
 
     def check(self) -> float:
         """Seconds since the last successful probe; a stale one is repeated. Raises: NotReady with the reason."""
@@ -58,7 +59,7 @@ class Readiness:
         try:
             self._probe()
             self._succeeded_s = time.monotonic()
-        except Exception as error:  # a loop's top: /readyz reports whatever it is
+        except Exception as error:  # the top of a thread: /readyz reports whatever it is
             self._succeeded_s = None
             self._reason = f"a test search failed: {error.code if isinstance(error, VidgrainError) else 'internal'}"
             log.warning("readiness_failed", exc_info=True)

@@ -1,7 +1,7 @@
 """Uploads: a multipart body streamed to disk under a limit and hashed on the way.
 
-A file in flight is DATA/incoming/<uuid>, held by a lock of its receiver; whatever goes wrong (a client that leaves, a
-full disk, a broken body) removes it, and `sweep` removes what a killed process left. This file knows no index.
+A file in flight is DATA/incoming/<uuid>, locked by its receiver. Whatever goes wrong (a client that leaves, a full
+disk, a broken body), it is removed, and `sweep` removes what a killed process left. This file knows no index.
 """
 
 from __future__ import annotations
@@ -46,35 +46,40 @@ VIDEO_TYPES = {
     ".webm": "video/webm",
     ".wmv": "video/x-ms-wmv",
 }
-"""Suffixes that a kept upload may have -> the content type that it is served with. Others are kept without a suffix."""
+"""Suffixes that a kept upload may have -> the content type that it is served with. Any other suffix is dropped."""
 
 
 @dataclass
 class Upload:
-    """A file received whole: where it lies, its digest and the name the client gave (its last part, cleaned)."""
+    """A file that was received completely."""
 
     path: Path
+    """Where it is until it is moved."""
     sha256: str
     size_bytes: int
     file_name: str
+    """The last part of the name that the client gave, cleaned."""
 
 
 @dataclass
 class Form:
-    """A multipart body received: its fields as text, its one file."""
+    """A multipart body that was received."""
 
     fields: dict[str, str]
+    """Their text, by name."""
     upload: Upload
+    """Its one file."""
 
 
 @contextlib.asynccontextmanager
 async def receive(
     request: Request, incoming: Callable[[], Path], *, max_upload_bytes: int, allowed: frozenset[str]
 ) -> AsyncIterator[Form]:
-    """The multipart body: one part `file`, and fields of the `allowed` names. The file is gone when the block ends,
-    unless it was moved. incoming: gives the folder that files arrive in, which is there.
+    """The multipart body: one part `file`, and fields of the `allowed` names.
 
-    Raises: PayloadTooLarge, MalformedBody, InvalidRequest, StorageFull; ClientDisconnect as it comes.
+    When the block ends the file is deleted, unless it was moved. incoming: returns the folder, which exists, that files
+    arrive in.
+    Raises: PayloadTooLarge, MalformedBody, InvalidRequest, StorageFull; ClientDisconnect is passed on.
     """
     expected = _declared_bytes(request)
     if expected > max_upload_bytes + MAX_FIELDS_BYTES:
@@ -102,11 +107,11 @@ async def receive(
 
 
 def sweep(incoming: Path) -> int:
-    """Remove the files of receivers that no longer live; how many there were. A file being received stays."""
+    """Remove the files whose receivers were killed; returns how many. A file that is being received stays."""
     removed = 0
     for path in incoming.iterdir() if incoming.is_dir() else ():
         if not path.is_file():
-            continue  # none of ours
+            continue  # not made by a receiver
         with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink(missing_ok=True)
@@ -115,11 +120,11 @@ def sweep(incoming: Path) -> int:
 
 
 class _Sink:
-    """The file in incoming that bytes are written to. Its lock tells `sweep` that somebody is at it."""
+    """The file in incoming/ that bytes are written to. `sweep` leaves it alone while it is locked."""
 
     def __init__(self, incoming: Path) -> None:
         self.path = incoming / uuid.uuid4().hex
-        with _full_disk_said():
+        with _full_disk_reported():
             self._file = self.path.open("xb", buffering=0)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         self._digest = hashlib.sha256()
@@ -128,15 +133,15 @@ class _Sink:
     def write(self, data: bytes) -> None:
         """Append. Raises: StorageFull."""
         rest = memoryview(data)
-        with _full_disk_said():
+        with _full_disk_reported():
             while rest:
                 rest = rest[self._file.write(rest) :]
         self._digest.update(data)
         self._size_bytes += len(data)
 
     def finish(self, file_name: str) -> Upload:
-        """Everything is on the disk. Raises: StorageFull."""
-        with _full_disk_said():
+        """Flush everything to the disk. Raises: StorageFull."""
+        with _full_disk_reported():
             os.fsync(self._file.fileno())
         return Upload(self.path, self._digest.hexdigest(), self._size_bytes, file_name)
 
@@ -152,13 +157,13 @@ def _declared_bytes(request: Request) -> int:
 
 
 def _require_room(incoming: Path, expected_bytes: int) -> None:
-    with _full_disk_said():
+    with _full_disk_reported():
         if shutil.disk_usage(incoming).free < expected_bytes:
             raise OSError(errno.ENOSPC, "not enough room")
 
 
 @contextlib.contextmanager
-def _full_disk_said() -> Iterator[None]:
+def _full_disk_reported() -> Iterator[None]:
     try:
         yield
     except OSError as error:

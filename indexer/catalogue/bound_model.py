@@ -1,4 +1,4 @@
-"""Which model the data of a catalogue belong to. Every function takes an open transaction."""
+"""Which model a catalogue's data belong to. Every function takes an open transaction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.types import ModelSpec, public_name
 
 
 def bound(tx: Transaction) -> ModelSpec | None:
-    """The model whose features these are; None before the first `bind`."""
+    """The model that made the features; None before the first `bind`."""
     row = tx.row("SELECT value FROM state WHERE key = 'model'")
     return None if row is None else _spec_of(json.loads(row["value"]))
 
@@ -26,7 +26,7 @@ def require_bound(tx: Transaction) -> ModelSpec:
 
 
 def bind(tx: Transaction, spec: ModelSpec) -> None:
-    """Tie the data to this model the first time. Raises: ModelMismatch if they belong to another."""
+    """Bind the data to this model, the first time. Raises: ModelMismatch if they are bound to another."""
     known = bound(tx)
     if known is None:
         tx.change("INSERT INTO state (key, value) VALUES ('model', ?)", json.dumps(asdict(spec)))
@@ -41,8 +41,10 @@ def bind(tx: Transaction, spec: ModelSpec) -> None:
 
 
 def _spec_of(values: dict[str, Any]) -> ModelSpec:
-    """The spec of a data folder. Fields that came later have their defaults in older folders; those that this version
-    doesn't know are left out, for the fingerprint decides."""
+    """The stored spec. Newer fields get their defaults; fields that this version doesn't know are dropped.
+
+    That is safe because the fingerprint decides whether a model fits.
+    """
     known = {field.name for field in fields(ModelSpec)}
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
     return ModelSpec(**given)

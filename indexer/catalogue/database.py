@@ -1,7 +1,7 @@
 """SQLite's door: the one file DATA/catalogue.sqlite, the only truth of an index.
 
 Opens connections, runs transactions and translates SQLite's errors into ours. What happens inside a transaction is in
-videos.py, segments.py, jobs.py and bound_model.py; the tables and how they came to be are in migrations/.
+videos.py, segments.py, jobs.py and bound_model.py; the tables and their history are in migrations.py and sql/.
 
 Safe for threads (each transaction takes a connection of its own from a pool) and for processes (WAL, a write lock from
 the start of each write). A commit is on the disk when it returns (synchronous=FULL). Knows no media, no FAISS, no HTTP.
@@ -28,11 +28,13 @@ FREE_BYTES_OF_A_FULL_DISK = 2**20
 
 
 class Database:
-    """A catalogue file, opened. `read` and `write` give transactions; any of them may raise CatalogueUnreadable or
-    CatalogueBusy, a write also StorageFull, and then nothing of it has happened."""
+    """An open catalogue file. `read` and `write` start transactions.
+
+    Any transaction may raise CatalogueUnreadable or CatalogueBusy, a write also StorageFull; then nothing has changed.
+    """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, busy_timeout_s: float = 30.0) -> None:
-        """Open the file, create it where there is none, and bring an older one up to date.
+        """Open the file; create it if there is none, and upgrade an older one.
 
         clock: UTC epoch seconds. busy_timeout_s: how long to wait for other writers.
         """
@@ -71,15 +73,15 @@ class Database:
         return self._path
 
     def read(self) -> AbstractContextManager[Transaction]:
-        """One consistent look at the file, which no writer disturbs."""
+        """A transaction that sees one consistent state, whatever others write."""
         return self._transaction("BEGIN")
 
     def write(self) -> AbstractContextManager[Transaction]:
-        """All of it or nothing; other writers wait."""
+        """A transaction that commits as a whole or not at all; other writers wait."""
         return self._transaction("BEGIN IMMEDIATE")
 
     def drop_old_copy(self) -> None:
-        """Delete the copy that an upgrade kept: to be called once everything was read well after it."""
+        """Delete the copy that an upgrade kept; call it once everything has been read without errors."""
         migrations.drop_copies(self._path)
 
     # ---- connections and transactions
@@ -139,7 +141,7 @@ class Database:
         )
         try:
             connection.row_factory = sqlite3.Row
-            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # counts only in a file still empty
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # takes effect only while the file is empty
             self._enter_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -149,7 +151,7 @@ class Database:
         return connection
 
     def _enter_wal(self, connection: sqlite3.Connection) -> None:
-        """SQLite does not wait for the lock that the change to WAL needs, so processes that start at once must."""
+        """Wait for the lock that the change to WAL needs: SQLite doesn't, and several processes may start at once."""
         give_up_at = time.monotonic() + self._busy_timeout_s
         while True:
             try:
@@ -161,7 +163,7 @@ class Database:
                 time.sleep(0.01)
 
     def _prepare(self) -> None:
-        """Make a new file's tables, bring up an older file, refuse a newer one."""
+        """Make a new file's tables, upgrade an older file, refuse a newer one."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -174,7 +176,7 @@ class Database:
         self._identity = _identity(self._path)
 
     def _copy_to(self, place: Path) -> None:
-        """A whole copy of the file as of now, on the disk when this returns."""
+        """Make a complete copy of the file as it is now; it is on the disk when this returns."""
         connection = self._take()
         try:
             copy = sqlite3.connect(place)

@@ -3,14 +3,14 @@
     {"tags": {"in": ["a", "b"]}, "duration_s": {"lte": 600}, "not": {"camera": "north"},
      "or": [{"year": 2023}, {"year": {"exists": false}}]}
 
-All keys of an object must hold. "not" takes a filter, "or" and "and" take lists of filters. A field is one of FIELDS,
-else a key of the video's metadata. Operators: eq, ne, in, gte, lte, gt, lt, exists; a bare value means eq. Values
-compare with values of their own kind (text, number, true/false, null) and no others. eq and in hold for a list in the
-metadata when one of its elements matches; ne is the opposite of eq, so it holds where the key is absent. Text compares
-by code point.
+All conditions of an object must hold. "not" takes a filter, "or" and "and" take lists of filters. A field is one of
+FIELDS, else a key of the video's metadata. Operators: eq, ne, in, gte, lte, gt, lt, exists; a bare value means eq.
+Values are compared with values of their own kind only (text, number, true/false, null). eq and in hold for a list in
+the metadata if one of its elements matches; ne is the opposite of eq, so it holds if the key is absent. Text is
+compared by code point.
 
-No part of a filter ever becomes SQL: fields and operators choose from fixed pieces, keys and values are bound.
-Knows the columns of `videos` (as `v`), and no database.
+No part of a filter ever becomes SQL: fields and operators select fixed pieces, keys and values are bound.
+It knows the columns of `videos` (as `v`) and no database.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FIELDS: dict[str, tuple[str, Kind]] = {
 """Fields of every video: column and kind. A metadata key of the same name can't be filtered on."""
 
 INSTANTS = frozenset({"created_at"})
-"""Fields stored as epoch seconds; a filter may also give their time as ISO 8601 text, as answers show it."""
+"""Fields stored as epoch seconds; a filter may also give the time as ISO 8601 text, as answers show it."""
 
 OPERATORS = ("eq", "ne", "in", "gte", "lte", "gt", "lt", "exists")
 MAX_DEPTH = 8
@@ -54,14 +54,14 @@ _JSON_TYPES = {"text": "('text')", "number": "('integer', 'real')", "bool": "('t
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A condition on `videos AS v`, never NULL, with its parameters in order."""
+    """A condition on `videos AS v` that is never NULL, with its parameters in order."""
 
     sql: str
     parameters: tuple[Any, ...]
 
 
 def compile_filter(filter: Mapping[str, Any] | None) -> Clause:
-    """The filter as SQL; None and {} let everything through. Raises: InvalidFilter, naming the bad part."""
+    """The filter as SQL; None and {} match everything. Raises: InvalidFilter, naming the bad part."""
     if filter is None:
         return Clause("1", ())
     compiler = _Compiler()
@@ -77,13 +77,13 @@ class _Compiler:
         self._num_conditions = 0
 
     def everything(self, part: Any, where: str, depth: int) -> str:
-        """All keys of the object `part` hold."""
+        """The condition that all keys of the object `part` hold."""
         if not isinstance(part, Mapping):
             raise _refusal(where, f"must be an object, not {_kind_name(part)}")
         if depth > MAX_DEPTH:
             raise _refusal(where, f"is nested deeper than {MAX_DEPTH} levels")
         if not part:
-            self._count(where)  # it says nothing, and is a term of its list all the same
+            self._count(where)  # it has no condition, but counts as a term of its list
         clauses = [self._entry(key, value, f"{where}.{_shown(key)}", depth) for key, value in part.items()]
         return "(" + " AND ".join(clauses) + ")" if clauses else "1"
 
@@ -114,7 +114,7 @@ class _Compiler:
 
     def _condition(self, key: str, operator: Any, value: Any, where: str) -> str:
         if operator not in OPERATORS:
-            raise _refusal(where, f"is no operator; there are {', '.join(OPERATORS)}")
+            raise _refusal(where, f"is not an operator; use one of {', '.join(OPERATORS)}")
         if operator == "exists":
             if not isinstance(value, bool):
                 raise _refusal(where, "must be true or false")
@@ -150,7 +150,7 @@ class _Compiler:
         return self._matches(key, kind, [bound], where)
 
     def _matches(self, key: str, kind: str, values: list[Any], where: str) -> str:
-        """The field is one of the values, all of one kind; or a list of the metadata holds one of them."""
+        """The condition that the field is one of the values, all of one kind, or a list that holds one of them."""
         marks = f"({', '.join('?' * len(values))})"
         if key in FIELDS:
             column, field_kind = FIELDS[key]
@@ -236,7 +236,7 @@ def _text(value: str, where: str) -> str:
     if len(value) > MAX_TEXT_CHARS:
         raise _refusal(where, f"is longer than {MAX_TEXT_CHARS} characters")
     if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
-        raise _refusal(where, "holds characters that are no text (NUL or half a surrogate pair)")
+        raise _refusal(where, "holds characters that aren't text (NUL or half a surrogate pair)")
     return value
 
 
@@ -245,7 +245,7 @@ def _refusal(where: str, problem: str) -> InvalidFilter:
 
 
 def _shown(key: Any) -> str:
-    """A key as a message may show it: printable, short."""
+    """A key as messages show it: printable and short."""
     text = str(key) if isinstance(key, str) and key.isprintable() and key.isascii() else ascii(key)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -1,6 +1,6 @@
-"""The rules of jobs: when a retry comes, when a lease is over, what may become what.
+"""The rules of jobs: when to retry, when a lease has expired, which status may follow which.
 
-Pure: knows no SQL and no clock.
+Pure functions: they know no SQL and no clock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     "failed": frozenset({"queued"}),
     "cancelled": frozenset({"queued"}),
 }
-"""What each status may become: running -> queued is a retry or a worker that stops; from failed, a person's retry."""
+"""The statuses that may follow each: running -> queued for a retry or a worker that stops, failed -> queued by hand."""
 
 Claim = Literal["wait", "claim", "exhausted", "cancelled"]
 
@@ -30,16 +30,16 @@ def backoff_s(attempt: int) -> float:
     return float(min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(max(attempt, 1) - 1, 30)))
 
 
-def is_lease_over(job: Job, now_s: float) -> bool:
-    """True of a running job whose worker has not been heard of in time."""
+def is_lease_expired(job: Job, now_s: float) -> bool:
+    """Whether a running job's worker has missed the time to renew its lease."""
     return job.status == "running" and (job.lease_expires_at is None or job.lease_expires_at <= now_s)
 
 
 def judge_claim(job: Job, not_before_s: float, now_s: float) -> Claim:
-    """What a worker looking for work should make of a queued or running job."""
+    """What a worker that looks for work should do with a queued or running job."""
     if job.status == "queued":
         return "claim" if not_before_s <= now_s else "wait"
-    if not is_lease_over(job, now_s):
+    if not is_lease_expired(job, now_s):
         return "wait"
     if job.is_cancel_requested:
         return "cancelled"
@@ -47,16 +47,16 @@ def judge_claim(job: Job, not_before_s: float, now_s: float) -> Claim:
 
 
 def may_try_again(job: Job) -> bool:
-    """True if the job has attempts left after the present one."""
+    """Whether the job has attempts left after the current one."""
     return job.attempt < job.max_attempts
 
 
 def is_finished(status: JobStatus) -> bool:
-    """True if nothing happens to a job of this status unless a person asks."""
+    """Whether a job of this status has ended: only a person's retry changes it."""
     return status in ("succeeded", "failed", "cancelled")
 
 
 def require_transition(job: Job, to: JobStatus, verb: str) -> None:
-    """Raises: JobConflict if the job's status may not become `to`; `verb` says what was asked ("cancel", "retry")."""
+    """Raises: JobConflict if the job's status may not become `to`. verb: the request, "cancel" or "retry"."""
     if to not in TRANSITIONS[job.status]:
         raise JobConflict(f"Can't {verb} job {job.id}: it is {job.status}.")

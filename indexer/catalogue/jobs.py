@@ -1,6 +1,6 @@
 """Jobs in the catalogue: queued, claimed under a lease, renewed, ended. Every function takes an open transaction.
 
-A worker is heard only while the row is running with its owner and its attempt; the rules are in job_rules.py.
+A worker may change its job only while the row is running with its owner and its attempt; the rules are in job_rules.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from indexer.errors import JobConflict, JobLost, NotFound
 from indexer.records import Job, JobStage, JobStatus, MediaInfo, SegmentFeatures
 
 CANCELLED = "cancelled", "The indexing was cancelled."
-EXHAUSTED = "worker_lost", "The worker stopped without a word in each of its attempts; the last was attempt {}."
+EXHAUSTED = "worker_lost", "The worker stopped without reporting in each attempt; the last was attempt {}."
 
 
 def insert_job(tx: Transaction, video_id: str, max_attempts: int) -> str:
@@ -81,14 +81,14 @@ def list_page(
 
 
 def count_by_status(tx: Transaction) -> dict[JobStatus, int]:
-    """How many jobs there are of each status."""
+    """How many jobs each status has."""
     counts: dict[JobStatus, int] = {"queued": 0, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0}
     counts.update({row["status"]: row["num"] for row in tx.rows("SELECT status, COUNT(*) AS num FROM jobs GROUP BY 1")})
     return counts
 
 
 def has_claimable(tx: Transaction) -> bool:
-    """True if some open job may concern a worker now: a glance without the lock of a write."""
+    """Whether a worker may find work now; a read, without the lock of a write."""
     sql = (
         "SELECT 1 FROM jobs WHERE status IN ('queued', 'running') AND "
         "CASE status WHEN 'queued' THEN not_before ELSE COALESCE(lease_expires_at, 0) END <= ? LIMIT 1"
@@ -97,9 +97,9 @@ def has_claimable(tx: Transaction) -> bool:
 
 
 def claim(tx: Transaction, owner: str, lease_s: float) -> Job | None:
-    """The oldest job that is due, or whose worker fell silent, now running under `owner`; None if there is none.
+    """Start the oldest job that is due, or whose lease has expired, under `owner`; None if there is none.
 
-    On the way, jobs whose attempts are used up are ended.
+    Jobs found with no attempts left are ended.
     """
     for row in sorted(_open_rows(tx), key=lambda row: int(row["number"])):
         job = job_of(row)
@@ -120,8 +120,10 @@ def claim(tx: Transaction, owner: str, lease_s: float) -> Job | None:
 
 
 def _open_rows(tx: Transaction) -> list[Row]:
-    """Every running job, and the oldest queued one that is due and whose video no other job is at: few, however long
-    the queue is."""
+    """Every running job, and the oldest queued one that is due and whose video has no running job.
+
+    They are few, however long the queue is.
+    """
     running = tx.rows("SELECT * FROM jobs WHERE status = 'running'")
     queued = (
         "SELECT * FROM jobs AS j WHERE j.status IN ('queued', 'running') AND j.status = 'queued' AND j.not_before <= ? "
@@ -132,7 +134,7 @@ def _open_rows(tx: Transaction) -> list[Row]:
 
 
 def heartbeat(tx: Transaction, job: Job, lease_s: float, stage: JobStage, done: int, total: int) -> Job:
-    """Renew the lease and store the progress; the answer shows a cancel request. Raises: JobLost."""
+    """Renew the lease and store the progress; the returned job shows a cancel request. Raises: JobLost."""
     require_owned(tx, job)
     tx.change(
         "UPDATE jobs SET lease_expires_at = ?, stage = ?, progress_done = ?, progress_total = ? WHERE id = ?",
@@ -142,7 +144,7 @@ def heartbeat(tx: Transaction, job: Job, lease_s: float, stage: JobStage, done: 
 
 
 def publish(tx: Transaction, job: Job, media: MediaInfo, segments: Sequence[SegmentFeatures], fingerprint: str) -> None:
-    """Features written, video ready and job succeeded.
+    """Write the features, set the video to ready and end the job as succeeded.
 
     Raises: JobLost, ModelMismatch (also before a model is bound), ShapeError, ModelError for NaN.
     """
@@ -165,7 +167,7 @@ def publish(tx: Transaction, job: Job, media: MediaInfo, segments: Sequence[Segm
 
 
 def fail(tx: Transaction, job: Job, error_code: str, error_message: str, retry: bool) -> None:
-    """The attempt failed: queued again after a pause if it may be, else failed. Raises: JobLost."""
+    """End a failed attempt: queue the job again after a pause if allowed, else fail it. Raises: JobLost."""
     held = require_owned(tx, job)
     if held.is_cancel_requested:
         _end_cancelled(tx, held)
@@ -180,12 +182,12 @@ def fail(tx: Transaction, job: Job, error_code: str, error_message: str, retry: 
 
 
 def end_cancelled(tx: Transaction, job: Job) -> None:
-    """The worker has stopped because of a cancel request. Raises: JobLost."""
+    """End a job whose worker has stopped because of a cancel request. Raises: JobLost."""
     _end_cancelled(tx, require_owned(tx, job))
 
 
 def release(tx: Transaction, job: Job) -> None:
-    """A worker that stops gives its job back; the attempt does not count. Raises: JobLost."""
+    """Give back the job of a worker that stops; the attempt does not count. Raises: JobLost."""
     held = require_owned(tx, job)
     if held.is_cancel_requested:
         _end_cancelled(tx, held)
@@ -235,13 +237,13 @@ def retry(tx: Transaction, job_id: str) -> Job:
 
 
 def cancel_jobs_of(tx: Transaction, video_id: str) -> None:
-    """End the open jobs of a video that is being removed; a worker on one of them finds its job lost."""
+    """End the open jobs of a video that is being removed; their worker gets JobLost."""
     for row in tx.rows("SELECT * FROM jobs WHERE video_id = ? AND status IN ('queued', 'running')", video_id):
         _end(tx, job_of(row), "cancelled", "done", CANCELLED[0], "Its video was removed.")
 
 
 def require_owned(tx: Transaction, job: Job) -> Job:
-    """The job as it stands now. Raises: JobLost unless it is running with this owner and attempt."""
+    """The job as it is now. Raises: JobLost unless it is running with this owner and attempt."""
     row = tx.row("SELECT * FROM jobs WHERE id = ?", known_id("job", job.id))
     if row is not None and (row["status"], row["owner"], row["attempt"]) == ("running", job.owner, job.attempt):
         return job_of(row)
@@ -271,7 +273,7 @@ def _end(
 
 
 def _mark_video_failed(tx: Transaction, video_id: str, error_code: str, error_message: str) -> None:
-    """A video that was never searchable says why; one that has features, or another job to come, stays as it is."""
+    """Mark a video failed, with the reason, unless it has features or another open job."""
     tx.change(
         "UPDATE videos SET status = 'failed', error_code = ?, error_message = ? "
         "WHERE id = ? AND num_segments = 0 AND removed_at IS NULL AND NOT EXISTS "

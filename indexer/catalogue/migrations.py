@@ -1,8 +1,8 @@
-"""How the catalogue's tables came to be: numbered steps, each in one transaction, from the first format to this one.
+"""Brings a catalogue of any earlier format to the current one: numbered steps, each in one transaction.
 
 To change the tables, write sql/NNNN_what.sql (or a function of an open transaction, where SQL alone can't do it) and
 add a line to MIGRATIONS; tests/unit/indexer/catalogue/test_migrations.py then opens files of every older format.
-Before an older file is brought up, a copy is kept beside it until everything has been read well once.
+Before an older file is upgraded, a copy is kept beside it until everything has been read once without errors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from indexer.locks import FolderLock
 Migration = Callable[[Transaction], None]
 
 SPARE_BYTES = 16 * 2**20
-"""Room that an upgrade leaves beside the copy and the write-ahead log."""
+"""Room that an upgrade leaves free besides the copy and the write-ahead log."""
 
 
 def _sql(name: str) -> Migration:
@@ -71,9 +71,9 @@ def upgrade(
     write: Callable[[], AbstractContextManager[Transaction]],
     copy_to: Callable[[Path], None],
 ) -> None:
-    """Bring the file at `path`, found in format `version`, to LATEST. Several processes may try at once.
+    """Upgrade the file at `path` from format `version` to LATEST. Several processes may try at once.
 
-    write: opens a transaction; copy_to: makes a whole copy of the file.
+    write: opens a transaction. copy_to: makes a complete copy of the file.
     Raises: CatalogueUnreadable for a newer format or another program's file, StorageFull if there is no room.
     """
     if version > LATEST:
@@ -117,7 +117,7 @@ def _step(tx: Transaction, version: int) -> int:
 
 
 def _keep_copy(path: Path, version: int, copy_to: Callable[[Path], None]) -> None:
-    """A copy beside the file, whole or not there at all. Raises: StorageFull."""
+    """Make a copy beside the file, complete or not at all. Raises: StorageFull."""
     size_bytes = sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
     needed_bytes = 2 * size_bytes + SPARE_BYTES
     free_bytes = shutil.disk_usage(path.parent).free

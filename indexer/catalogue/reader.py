@@ -1,4 +1,4 @@
-"""What searches, and whoever holds features in memory, read from the catalogue; each look consistent in itself."""
+"""What searches and the vectors in memory read from the catalogue; every read is consistent in itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Snapshot:
     tx: Transaction
 
     def changes(self, after_seq: int, limit: int = 1000) -> tuple[VideoChange, ...]:
-        """Videos that changed after `after_seq` in order of seq, each once; without those never searchable."""
+        """Videos that changed after `after_seq`, in order of seq, each once; only those that were ever searchable."""
         return segments.changes_after(self.tx, after_seq, limit)
 
     def segments(self, video_id: str) -> tuple[StoredSegment, ...]:
@@ -31,29 +31,29 @@ class Snapshot:
         return segments.read_segments(self.tx, video_id)
 
     def num_stored(self) -> int:
-        """All segments that are stored, whichever video they belong to."""
+        """The number of stored segments of all videos."""
         return segments.count(self.tx)
 
 
 class CatalogueReader:
-    """Looks at one catalogue."""
+    """Reads one catalogue, in a transaction per call."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def last_seq(self) -> int:
-        """The newest change's number, 0 at first; it rises with every change of what a search may show."""
+        """The number of the newest change, 0 at first; it rises with every change of what a search may show."""
         with self._database.read() as tx:
             return tx.last_seq()
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        """The catalogue as it is now, for as long as the block runs."""
+        """The catalogue as it is now, unchanged for as long as the block runs."""
         with self._database.read() as tx:
             yield Snapshot(tx)
 
     def segment_ids(self, filter: Mapping[str, Any] | None, video_ids: Sequence[str] | None) -> NDArray[np.int64]:
-        """Rising ids of the segments a search may return: of videos that pass the filter and are among video_ids."""
+        """The sorted ids of segments whose video passes the filter and is among video_ids (None: any)."""
         with self._database.read() as tx:
             return segments.searchable_ids(tx, filter, video_ids)
 

@@ -1,6 +1,6 @@
 """What the catalogue's files share: an open transaction, records made from rows, text made storable, cursors.
 
-It is handed a function that runs SQL and knows no SQLite, whose door is database.py.
+It gets a function that runs SQL; SQLite itself is behind database.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Transaction:
     def __init__(self, execute: Callable[[str, Sequence[Any]], Any], now_s: float, folder: Path) -> None:
         self._execute = execute
         self.now_s = now_s
-        """UTC epoch seconds: one time for all that happens in the transaction."""
+        """UTC epoch seconds: one time for the whole transaction."""
         self.folder = folder
         """The data folder, to which the paths of managed files are relative."""
 
@@ -51,7 +51,7 @@ class Transaction:
         return num_rows
 
     def next_seq(self) -> int:
-        """The next number of the change feed. It rises in the order of commits, since writers come one by one."""
+        """The next number of the change feed. It rises in the order of commits, since there is one writer at a time."""
         self.change("UPDATE state SET value = CAST(value AS INTEGER) + 1 WHERE key = 'seq'")
         return self.last_seq()
 
@@ -62,19 +62,19 @@ class Transaction:
 
 
 def known_id(what: str, given: object) -> str:
-    """The id if it could be one of ours. Raises: NotFound for anything else, be it no string at all."""
+    """The id if it has the form of an id. Raises: NotFound for anything else, also for what isn't a string."""
     if isinstance(given, str) and _ID.fullmatch(given):
         return given
     raise not_found(what, given)
 
 
 def not_found(what: str, given: object) -> NotFound:
-    """The error to raise; it names the id in printable ASCII, cut where it is long."""
+    """The error to raise; it names the id in printable ASCII, cut if it is long."""
     return NotFound(f"No {what} with the id {ascii(given)[:80]}.")
 
 
 def storable(text: str) -> str:
-    """The text as UTF-8 can hold it: lone surrogates (of odd file names) and NUL become U+FFFD."""
+    """The text as UTF-8 can hold it: lone surrogates (from odd file names) and NUL become U+FFFD."""
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").replace("\0", "\ufffd")
 
 
@@ -111,7 +111,7 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def video_of(tx: Transaction, row: Row) -> Video:
-    """The Video in a row of `videos`; its path is absolute, wherever the data folder lies by now."""
+    """The Video in a row of `videos`; its path is absolute, wherever the data folder is now."""
     media = None
     if row["duration_s"] is not None:
         media = MediaInfo(
@@ -167,12 +167,12 @@ def job_of(row: Row) -> Job:
 
 
 def cursor_of(*place: float | int | str) -> str:
-    """An opaque cursor that names a place in a list."""
+    """An opaque cursor for a place in a list."""
     return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
 
 def place_of(cursor: str, *types: type) -> list[Any]:
-    """The place that a cursor names. Raises: InvalidQuery if it isn't one that `cursor_of` made of these types."""
+    """The place of a cursor. Raises: InvalidQuery if `cursor_of` didn't make it from these types."""
     try:
         if not isinstance(cursor, str) or len(cursor) > 512:
             raise ValueError("not a cursor")
@@ -190,7 +190,7 @@ def place_of(cursor: str, *types: type) -> list[Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no place")
+    raise ValueError(f"{name} is not a place")
 
 
 def checked_limit(limit: int) -> int:

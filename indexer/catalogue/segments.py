@@ -1,6 +1,6 @@
-"""Segments and their features in the catalogue: packed, checked, listed, replaced. Takes an open transaction.
+"""Segments and their features in the catalogue. Every function takes an open transaction.
 
-Features are little-endian arrays with a crc32 over every number of the row, so a flipped bit is found and named.
+Features are little-endian arrays with a crc32 over every number of the row, so a flipped bit is found and reported.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def delete_segments(tx: Transaction, video_id: str) -> None:
 
 
 def read_segments(tx: Transaction, video_id: str) -> tuple[StoredSegment, ...]:
-    """A video's segments in order of time; () for a removed or pending one.
+    """A video's segments in order of time; () for a removed or pending video.
 
     Raises: CatalogueUnreadable if the bytes of one have changed.
     """
@@ -79,7 +79,7 @@ def read_segments(tx: Transaction, video_id: str) -> tuple[StoredSegment, ...]:
 def searchable_ids(
     tx: Transaction, filter: Mapping[str, Any] | None, video_ids: Sequence[str] | None
 ) -> NDArray[np.int64]:
-    """Ids of the segments of live videos that pass the filter and, if given, are of these videos; rising."""
+    """The sorted ids of segments whose live video passes the filter and is among video_ids (None: any)."""
     clause = compile_filter(filter)
     sql = "SELECT s.id AS id FROM segments AS s JOIN videos AS v ON v.id = s.video_id WHERE v.removed_at IS NULL"
     parameters: list[Any] = []
@@ -91,19 +91,19 @@ def searchable_ids(
 
 
 def changes_after(tx: Transaction, after_seq: int, limit: int = 1000) -> tuple[VideoChange, ...]:
-    """Videos that changed after `after_seq` in order of seq, each once; without those that were never searchable."""
+    """Videos that changed after `after_seq`, in order of seq, each once; only those that were ever searchable."""
     rows = tx.rows(
         "SELECT seq, CAST(id AS BLOB) AS id, CASE WHEN removed_at IS NULL THEN num_segments ELSE 0 END AS num "
         "FROM videos WHERE seq > ? ORDER BY seq LIMIT ?",
         after_seq,
         limit,
     )
-    # an id whose bytes were damaged need not be UTF-8: the reader then misses its segments and reports the video
+    # a damaged id may not be UTF-8: the reader then misses its segments and reports the video
     return tuple(VideoChange(row["seq"], row["id"].decode("utf-8", "replace"), row["num"]) for row in rows)
 
 
 def count(tx: Transaction) -> int:
-    """All segments that are stored, whichever video they belong to."""
+    """The number of stored segments of all videos."""
     return int(tx.rows("SELECT COUNT(*) FROM segments")[0][0])
 
 

@@ -39,21 +39,21 @@ NOT_OF_THE_CONTENT = (
     "worker_lost",
     "decode_interrupted",
 )
-"""Failures that say nothing about the content: adding the same content again tries again."""
+"""Error codes that say nothing about the content: adding the same content again tries again."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewVideo:
-    """What is known of a file when it is added."""
+    """What is known about a file when it is added."""
 
     path: Path
-    """Absolute; of a managed file inside the data folder."""
+    """Absolute; inside the data folder if the file is managed."""
     sha256: str
     size_bytes: int
     title: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     is_managed: bool = False
-    """Whether the file is the index's own and goes with the video."""
+    """Whether the index owns the file and deletes it with the video."""
     mtime_ns: int | None = None
     """When the file was last changed before its content was hashed; None where that can't be relied on."""
 
@@ -62,8 +62,10 @@ class NewVideo:
         return storable_line(self.title), self.size_bytes, metadata_json(self.metadata), *self.place(tx)
 
     def place(self, tx: Transaction) -> tuple[bytes, int, int | None]:
-        """path, is_managed, mtime_ns as stored. The path of a managed file is relative to the data folder, which may be
-        moved or copied."""
+        """path, is_managed, mtime_ns as stored.
+
+        The path of a managed file is relative to the data folder, which may be moved or copied.
+        """
         path = _path_bytes(self.path.relative_to(tx.folder) if self.is_managed else self.path)
         return path, int(self.is_managed), self.mtime_ns
 
@@ -76,11 +78,11 @@ def add(
     *,
     is_file_renewed: bool = False,
 ) -> AddResult:
-    """A video's row and its job's. The id is the first 16 hex digits of the content's SHA-256.
+    """Add a video with its job. The id is the first 16 hex digits of the content's SHA-256.
 
-    If the content is known: "skip" gives the known video and its last job (and takes the new path if the old file is
-    gone, and queues a job again if the last one failed for a reason outside the content), "replace" takes the new
-    title, metadata and path and queues a job while the old features stay searchable.
+    If the content is known already, "skip" returns the known video and its last job; it takes the new path if the old
+    file is gone, and queues a job again if the last one failed for a reason outside the content. "replace" takes the
+    new title, metadata and path and queues a job; the old features stay searchable until it succeeds.
     is_file_renewed: the video's file has just replaced a damaged or missing one, so that an earlier failure says
     nothing about the content.
     Raises: DuplicateVideo for "error", InvalidMetadata, FileMissing for a path that no file can have.
@@ -103,7 +105,7 @@ def add(
         raise DuplicateVideo(f"The same content is in the index already, as video {video_id}.")
     if on_duplicate == "replace":
         _overwrite(tx, video_id, new)
-        _announce(tx, known)
+        _publish_change(tx, known)
         return AddResult(video_id, _queue_again(tx, known, max_attempts), is_duplicate=True)
     is_gone = not (tx.folder / os.fsdecode(known["path"])).exists()
     is_to_try_again = known["status"] == "failed" and (is_file_renewed or known["error_code"] in NOT_OF_THE_CONTENT)
@@ -152,12 +154,12 @@ def update(
     if metadata is not None:
         tx.change("UPDATE videos SET metadata = ? WHERE id = ?", metadata_json(metadata), row["id"])
     if title is not None or metadata is not None:
-        _announce(tx, row)
+        _publish_change(tx, row)
     return get(tx, video_id)
 
 
 def remove(tx: Transaction, video_id: str) -> Video:
-    """Leave a tombstone: features gone, jobs cancelled, a new seq. Returns the video as it was. Raises: NotFound."""
+    """Delete the features, cancel the jobs, leave a tombstone with a new seq. Returns the video. Raises: NotFound."""
     video = get(tx, video_id)
     cancel_jobs_of(tx, video.id)
     delete_segments(tx, video.id)
@@ -171,32 +173,32 @@ def remove(tx: Transaction, video_id: str) -> Video:
 
 
 def live(tx: Transaction, ids: Sequence[str]) -> dict[str, Video]:
-    """Those of the ids that are live videos."""
+    """The live videos among these ids, by id."""
     wanted = json.dumps([given for given in ids if isinstance(given, str) and given.isascii()])
     sql = "SELECT * FROM videos WHERE removed_at IS NULL AND id IN (SELECT value FROM json_each(?))"
     return {row["id"]: video_of(tx, row) for row in tx.rows(sql, wanted)}
 
 
 def by_content(tx: Transaction, sha256: str) -> Video | None:
-    """The live video of this content."""
+    """The live video with this content, or None."""
     row = tx.row("SELECT * FROM videos WHERE sha256 = ? AND removed_at IS NULL", known_id("hash", sha256))
     return None if row is None else video_of(tx, row)
 
 
 def managed_paths(tx: Transaction) -> frozenset[Path]:
-    """The files, as absolute paths, that live videos have in the data folder."""
+    """The absolute paths of the managed files of live videos."""
     rows = tx.rows("SELECT path FROM videos WHERE is_managed AND removed_at IS NULL")
     return frozenset(tx.folder / os.fsdecode(row["path"]) for row in rows)
 
 
 def has_managed_file(tx: Transaction, path: Path) -> bool:
-    """Whether a live video has this very file in the data folder."""
+    """Whether this is the managed file of a live video."""
     sql = "SELECT 1 FROM videos WHERE path = ? AND is_managed AND removed_at IS NULL"
     return tx.row(sql, _path_bytes(path.relative_to(tx.folder))) is not None
 
 
 def count_ready(tx: Transaction) -> tuple[int, int]:
-    """Live ready videos and their segments."""
+    """The numbers of live ready videos and of their segments."""
     (row,) = tx.rows(
         "SELECT COUNT(*) AS videos, COALESCE(SUM(num_segments), 0) AS segments FROM videos "
         "WHERE removed_at IS NULL AND status = 'ready'"
@@ -212,7 +214,7 @@ def _row(tx: Transaction, video_id: str) -> Row:
 
 
 def _insert(tx: Transaction, new: NewVideo) -> str:
-    """The id is the first 16 hex digits of the hash; the whole hash where another content has those already."""
+    """Add the row. The id is 16 hex digits of the hash, or the whole hash if another content has the same 16."""
     short = new.sha256[:ID_CHARS]
     video_id = new.sha256 if tx.row("SELECT 1 FROM videos WHERE id = ?", short) else short
     tx.change(
@@ -231,19 +233,19 @@ def _overwrite(tx: Transaction, video_id: str, new: NewVideo) -> None:
     )
 
 
-def _announce(tx: Transaction, row: Row) -> None:
-    """Tell the readers of the change feed of a video that they hold."""
+def _publish_change(tx: Transaction, row: Row) -> None:
+    """Put a searchable video on the change feed again, so that its readers see the change."""
     if row["num_segments"]:
         tx.change("UPDATE videos SET seq = ? WHERE id = ?", tx.next_seq(), row["id"])
 
 
 def _move(tx: Transaction, video_id: str, new: NewVideo) -> None:
-    """The same content at a new place."""
+    """Store the new path of the same content."""
     tx.change("UPDATE videos SET path = ?, is_managed = ?, mtime_ns = ? WHERE id = ?", *new.place(tx), video_id)
 
 
 def _queue_again(tx: Transaction, known: Row, max_attempts: int) -> str:
-    """A job for a known video: the one that waits already, or a new one. Old features stay until it publishes."""
+    """The id of a job for a known video: one already queued, or a new one. Old features stay until it publishes."""
     waiting = tx.row("SELECT id FROM jobs WHERE video_id = ? AND status = 'queued' ORDER BY number", known["id"])
     if waiting is not None:
         return str(waiting["id"])
@@ -258,4 +260,4 @@ def _path_bytes(path: Path) -> bytes:
     try:
         return os.fsencode(path)
     except UnicodeEncodeError as error:
-        raise FileMissing(f"No file can have the name {ascii(path.name)[:200]}.") from error
+        raise FileMissing(f"A file can't have the name {ascii(path.name)[:200]}.") from error

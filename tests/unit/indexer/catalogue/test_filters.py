@@ -101,7 +101,7 @@ def test_what_passes(catalogue: Catalogue, filter: Any, names: str) -> None:
     [
         ([], "filter must be an object, not a list"),
         ("x", "filter must be an object, not text"),
-        ({"a": {"like": "x"}}, r"filter\.a\.like is no operator"),
+        ({"a": {"like": "x"}}, r"filter\.a\.like is not an operator"),
         ({"a": {}}, r"filter\.a needs an operator"),
         ({"a": [1]}, r"filter\.a\.eq must be"),
         ({"a": {"in": "x"}}, r"filter\.a\.in must be a list, not text"),

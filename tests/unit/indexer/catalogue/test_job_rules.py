@@ -10,7 +10,7 @@ from indexer.catalogue.job_rules import (
     TRANSITIONS,
     backoff_s,
     is_finished,
-    is_lease_over,
+    is_lease_expired,
     judge_claim,
     may_try_again,
     require_transition,
@@ -28,9 +28,9 @@ def test_backoff_doubles_up_to_its_ceiling() -> None:
 
 
 def test_a_lease_is_over_at_its_end_and_only_of_a_running_job() -> None:
-    assert not is_lease_over(RUNNING, 49.9)
-    assert is_lease_over(RUNNING, 50.0)
-    assert not is_lease_over(replace(RUNNING, status="queued"), 60.0)
+    assert not is_lease_expired(RUNNING, 49.9)
+    assert is_lease_expired(RUNNING, 50.0)
+    assert not is_lease_expired(replace(RUNNING, status="queued"), 60.0)
 
 
 @pytest.mark.parametrize(
