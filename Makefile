@@ -17,12 +17,12 @@ INSTALL  := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c 
 .PHONY: help demo serve test check format clean
 
 help:
-	@echo "make demo    install, index about 40 drawn clips, search them, serve the page (SERVE=0: don't serve)"
+	@echo "make demo    index about 40 drawn clips, search them, serve the page (SERVE=0: don't serve)"
 	@echo "make serve   serve the API and the page on port $(PORT), with a worker"
-	@echo "make test    every test                  (ARGS=... goes to pytest)"
-	@echo "make check   ruff, format, mypy and the house tests"
-	@echo "make format  let ruff rewrite what it can"
-	@echo "make clean   remove caches and the demo's data (not $(VENV), not your data)"
+	@echo "make test    run every test (ARGS=... goes to pytest)"
+	@echo "make check   run ruff, mypy and the house tests"
+	@echo "make format  let ruff fix and format the code"
+	@echo "make clean   remove caches and the demo's data, but neither $(VENV) nor your data"
 
 demo: $(RUN_DONE)
 	$(BIN)/vidgrain demo --port $(PORT) $(if $(filter 0 no false,$(SERVE)),--no-serve,--serve)

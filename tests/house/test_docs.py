@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from tests.house.sources import ROOT, project_files
+from tests.house.sources import PACKAGES, ROOT, project_files
 
 DOCS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -61,6 +61,25 @@ def test_links_inside_the_docs_lead_somewhere() -> None:
             if not re.match(r"[a-z]+:", target) and not (path.parent / target).exists():
                 wrong.append(f"{path.relative_to(ROOT)} -> {target}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_tree_in_contributing_is_true() -> None:
+    """It fits one screen, every file and folder in it exists, and every folder of Python files is in it."""
+    block = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```")[1]
+    drawn: dict[str, set[str]] = {}
+    for line in block.splitlines():
+        if match := re.match(r"(\w+)/  ", line):
+            inside = drawn.setdefault(match[1], set())
+        elif match := re.match(r"[├└]── ([\w./]+(?:, [\w./]+)*)  ", line):
+            inside |= set(match[1].split(", "))
+    assert set(drawn) == set(PACKAGES)
+    for package, names in drawn.items():
+        for name in names:
+            path = ROOT / package / name
+            assert path.is_dir() if name.endswith("/") else path.is_file(), f"{package}/{name}"
+        wings = {f"{path.parent.name}/" for path in (ROOT / package).glob("*/__init__.py")}
+        assert wings <= names, f"missing from the tree: {package}/{sorted(wings - names)}"
+    assert len(block.splitlines()) <= 45
 
 
 def test_the_readme_says_which_x_clip_this_is() -> None:
