@@ -1,13 +1,13 @@
 """The errors of the index: media, catalogue, jobs and search.
 
 IndexerError (of model.errors.VidgrainError)
-├── NotFound                not_found             no video, job or segment of that id
-├── DuplicateVideo          duplicate_video       the same content is there already
+├── NotFound                not_found             no video, job or segment with that id
+├── DuplicateVideo          duplicate_video       the same content is indexed already
 ├── JobConflict             job_conflict          the job's state does not allow that
 ├── InvalidFilter           invalid_filter        a search filter that can't be read
 ├── InvalidQuery            invalid_query         options or a range that can't be searched with
-│   ├── EmptyQuery          empty_query           a sentence without a word
-│   └── QueryTooLong        query_too_long        a sentence past the limit
+│   ├── EmptyQuery          empty_query           a sentence without words
+│   └── QueryTooLong        query_too_long        a sentence over the limit
 ├── ModelMismatch           model_mismatch        the data was made by another model
 ├── InvalidMetadata         invalid_metadata      metadata that JSON can't hold, or too much of it
 ├── JobLost                 job_lost              another worker holds the job now, or it was ended
@@ -16,7 +16,7 @@ IndexerError (of model.errors.VidgrainError)
 ├── StorageFull             storage_full          no room left on the disk                 (retryable)
 ├── BackendMissing          backend_missing       FAISS or a decoder isn't installed
 ├── SandboxClosed           sandbox_closed        decoding was stopped by a shutdown       (retryable)
-├── DecodeBusy              decode_busy           all decoders are at work and enough wait (retryable)
+├── DecodeBusy              decode_busy           all decoders are busy, the queue full   (retryable)
 ├── DecodeInterrupted       decode_interrupted    the decoder's process was killed from outside (retryable)
 └── MediaError
     ├── UnsupportedMedia    unsupported_media     no video stream, or not a media file at all
@@ -25,7 +25,7 @@ IndexerError (of model.errors.VidgrainError)
     ├── FileMissing         file_missing          the video's file is not where it was
     ├── FileChanged         file_changed          the file holds other content than when it was added
     ├── DecodeTimeout       decode_timeout        decoding took longer than the limit
-    └── DecodeCrashed       decode_crashed        the decoder died or ran out of its memory limit
+    └── DecodeCrashed       decode_crashed        the decoder crashed or exceeded its memory limit
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class IndexerError(VidgrainError):
 
 
 class NotFound(IndexerError):
-    """No video, job or segment of that id."""
+    """No video, job or segment with that id."""
 
     code = "not_found"
 
@@ -72,7 +72,7 @@ class InvalidQuery(IndexerError):
 
 
 class EmptyQuery(InvalidQuery):
-    """A sentence without a word."""
+    """A sentence without words."""
 
     code = "empty_query"
 

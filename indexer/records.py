@@ -65,7 +65,7 @@ class SegmentFeatures:
     start_s: float
     end_s: float
     times_s: tuple[float, ...]
-    """Of its n <= F real frames."""
+    """The times of its n <= F real frames."""
     pooled: NDArray[np.float16]
     """(P,)"""
     frames: NDArray[np.float16]
@@ -92,7 +92,7 @@ class Video:
     path: Path
     """Absolute."""
     is_managed: bool
-    """Whether the file lies in the data folder and goes with the video."""
+    """Whether the file is in the data folder and is deleted with the video."""
     size_bytes: int
     metadata: Mapping[str, Any]
     status: VideoStatus

@@ -160,7 +160,7 @@ def _recall_vectors(query: Query, model: VideoTextModel) -> NDArray[np.float32]:
         found: NDArray[np.float32] = model.recall_vectors(query).float().cpu().numpy()
     if not np.isfinite(found).all():
         raise ModelError(
-            f"The model {public_name(model.spec.name)!r} gave numbers for this query that aren't finite.",
+            f"The model {public_name(model.spec.name)!r} returned values for this query that aren't finite.",
             "Try another query or device, and check the model's weights.",
         )
     return found
@@ -244,7 +244,7 @@ def _rerank(
     num_bad = int((~is_sound).sum())
     if num_bad == len(is_sound):
         name = public_name(model.spec.name)
-        raise ModelError(f"The model {name!r} gave scores that aren't finite for all {num_bad} candidates.")
+        raise ModelError(f"The model {name!r} returned no finite score for any of {num_bad} candidates.")
     warnings.append(("segments_unscorable", f"{num_bad} segments were left out: their scores aren't finite numbers."))
     return _Scored(
         scored.table.take(is_sound),

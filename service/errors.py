@@ -9,7 +9,7 @@
     ├── NoSuchPage              not_found                 no route of that path
     ├── MethodNotAllowed        method_not_allowed        the path is there, the method isn't
     ├── PayloadTooLarge         payload_too_large         an upload or body past its limit
-    ├── UnsupportedContentType  unsupported_content_type  a body of a type that is not read here
+    ├── UnsupportedContentType  unsupported_content_type  a body of a type that this path does not take
     ├── RangeNotSatisfiable     range_not_satisfiable     a Range past the end of the file
     ├── NotReady                not_ready                 the index or model does not answer (retryable)
     └── Internal                internal                  a fault of ours; the log has the reason
@@ -68,7 +68,7 @@ class ForbiddenOrigin(ServiceError):
 
 
 class ForbiddenHost(ServiceError):
-    """The Host header has a name that this service was not told to answer to."""
+    """The Host header has a name that is neither local nor in VIDGRAIN_ALLOWED_HOSTS."""
 
     code = "forbidden_host"
 
@@ -92,7 +92,7 @@ class PayloadTooLarge(ServiceError):
 
 
 class UnsupportedContentType(ServiceError):
-    """A body of a type that is not read here."""
+    """A body of a type that this path does not take."""
 
     code = "unsupported_content_type"
 
@@ -149,7 +149,7 @@ STATUSES: dict[type[VidgrainError], tuple[int, str]] = {
     index_errors.SandboxClosed: (503, "Decoding was stopped"),
     index_errors.DecodeInterrupted: (503, "Decoding was interrupted"),
     index_errors.MediaError: (422, "The video can't be used"),
-    index_errors.UnsupportedMedia: (415, "That is no video"),
+    index_errors.UnsupportedMedia: (415, "Not a video"),
     model_errors.ModelError: (500, "The model failed"),
     model_errors.UnknownScorer: (422, "The scorer can't be used"),
     model_errors.WeightsUnavailable: (503, "The model's weights can't be had"),

@@ -29,7 +29,7 @@ class InvalidSettings(VidgrainError):
 
 
 class Settings(BaseSettings):
-    """All settings, frozen. Units stand in the names (_s seconds, _bytes bytes)."""
+    """All settings, frozen. Units are in the names (_s seconds, _bytes bytes)."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=SETTINGS_FILE, env_ignore_empty=True, frozen=True, extra="ignore"

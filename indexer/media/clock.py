@@ -76,7 +76,7 @@ class Clock:
 def read_clock(stamps: Iterable[Stamp], time_base: Fraction) -> Clock:
     """The clock of a stream from all its packets in the order of the file. time_base: seconds of one tick.
 
-    A single time that is wrong (a damaged packet) is no new part: the packet after it must be nearer to that time.
+    A single wrong time (a damaged packet) does not start a new part: the packet after it must be nearer to that time.
     """
     parts: list[_Part] = []
     last: Stamp | None = None

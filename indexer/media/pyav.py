@@ -61,7 +61,7 @@ class Picture(NamedTuple):
 
 
 class Cursor:
-    """A video stream read forwards in order of presentation, from its start or from a key frame before what is wanted.
+    """A video stream read forwards in order of presentation, from its start or from a key frame before the target.
 
     `current` is the frame reached, `base` the time of the first; pts, base and targets are in ticks of the time base.
     """
@@ -327,7 +327,7 @@ def _stamps(container: InputContainer, stream: VideoStream, frame_ticks: int) ->
             if packet.size and dts is not None and pts is not None:
                 yield Stamp(place, dts, pts, packet.duration or frame_ticks, packet.is_keyframe)
     except av.error.FFmpegError as error:
-        _raise_shortage(error)  # what can't be read on is no packet
+        _raise_shortage(error)  # otherwise the packets end where the file can't be read
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

@@ -66,7 +66,8 @@ def read_frames(
     resize: what a model does to frames first; each is resized as it is decoded, so that large pictures never stand
     side by side.
     Raises: UnsupportedMedia, VideoUndecodable (also where the frames near an instant are damaged, or a third of all
-    instants fall on damage), VideoTooLong, BackendMissing; ValueError for no instants, or one that is no time.
+    instants fall on damage), VideoTooLong, BackendMissing; ValueError without instants, or for one that is negative or
+    not finite.
     """
     if not len(instants_s) or not all(math.isfinite(t) and t >= 0 for t in instants_s):
         raise ValueError(f"instants must be finite, not negative and at least one: {list(instants_s)[:5]}")

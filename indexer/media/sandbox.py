@@ -52,7 +52,7 @@ MAX_HEADER_BYTES = 2**20
 STDERR_TAIL_BYTES = 4096
 
 KILLED_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-"""Signals that no decoder raises by itself: the system was out of memory, or somebody stopped the process."""
+"""Signals that no decoder raises by itself: the system ran out of memory, or the process was stopped from outside."""
 
 _ERRORS = {e.code: e for e in (UnsupportedMedia, VideoUndecodable, VideoTooLong, BackendMissing)}
 

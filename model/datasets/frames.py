@@ -17,16 +17,16 @@ FrameChoice = Literal["served", "clip4clip", "clip2video"]
 
 @dataclass(frozen=True, slots=True)
 class FrameRule:
-    """Which frames of a clip a model is shown; model/sampling.py does the counting.
-
-    served: the middles of F equal parts, as the service indexes. clip4clip: frames_per_s frames each second of the
-    integer frame rate, F of them spread evenly where there are more (X-CLIP's is the same). clip2video: of 5 frames a
-    second every divisor-th, F of them spread evenly.
-    """
+    """Which frames of a clip a model is shown; model/sampling.py does the counting."""
 
     choice: FrameChoice = "served"
+    """served: the middles of F equal parts, as the service indexes.
+    clip4clip: `frames_per_s`, or F of those spread evenly if there are more (X-CLIP does the same).
+    clip2video: every `divisor`-th of 5 frames per second, F of those spread evenly."""
     frames_per_s: int = 1
+    """For clip4clip: frames taken from each second of the integer frame rate."""
     divisor: int = 1
+    """For clip2video: its `feature_framerate`."""
 
 
 class FrameReader(Protocol):
@@ -35,7 +35,7 @@ class FrameReader(Protocol):
     def __call__(self, path: Path, clip: Clip, num_frames: int, *, jitter_seed: int | None = None) -> Pixels:
         """n frames in order of time, 1 <= n <= num_frames, of the clip's stretch of the video at path.
 
-        jitter_seed: of training; a rule that moves its frames in training (clip2video) moves them by it.
+        jitter_seed: for training; a rule that moves its frames in training (clip2video) moves them by it.
 
         Raises: ClipUnreadable if this clip's video can't be used; callers count those and name them.
         """

@@ -36,44 +36,47 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class SplitFiles:
-    """The files of a split, below the folder of annotations.
-
-    captions: where captions may stand; those that are there are read, the first that knows a video counts.
-    members: the list of the split's videos; None where the captions themselves are the list.
-    members_optional: without that file the captions' own field decides which split a video belongs to.
-    """
+    """The files of a split, below the folder of annotations."""
 
     format: Format
     captions: tuple[str, ...]
+    """Files that may hold the captions; those that exist are read, and the first with a video's captions counts."""
     members: str | None = None
+    """The list of the split's videos; None if the captions themselves are the list."""
     members_optional: bool = False
+    """Whether, without that file, the captions' own field decides which split a video belongs to."""
     count: Count | None = None
+    """What the complete split has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """One protocol. num_words W and num_frames F are what the papers' runs use.
-
-    is_paragraph: a clip's captions are joined into one text. is_multi_caption: val and test are measured with many
-    captions a video. captions_per_video: in words, for people. clip2video_divisor: CLIP2Video's `feature_framerate`.
-    bounds: which stretch of the video is looked at, in words.
-    """
+    """One protocol."""
 
     name: str
     title: str
     splits: Mapping[SplitName, SplitFiles]
     num_words: int
+    """W of the papers' runs."""
     num_frames: int
+    """F of the papers' runs."""
     is_paragraph: bool
+    """Whether a clip's captions are joined into one text."""
     is_multi_caption: bool
+    """Whether val and test are measured with several captions per video."""
     captions_per_video: str
+    """A description for people."""
     bounds: str
+    """Which stretch of a video is used, as a description for people."""
     source: str
+    """Where the protocol's numbers come from."""
     clip2video_divisor: int = 1
+    """CLIP2Video's `feature_framerate`."""
     is_own: bool = False
+    """Whether these are the user's own videos."""
 
     def frame_rule(self, kind: HeadKind) -> FrameRule:
-        """The papers' frame choice for a model of this kind; for users' own videos the one that is served."""
+        """The papers' frame choice for a model of this kind; for users' own videos that of the service."""
         if self.is_own:
             return FrameRule("served")
         if family_of(kind).frame_choice == "clip2video":

@@ -57,13 +57,16 @@ class PairSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """frames (N, F, S, S, 3) uint8, zeros where the mask (N, F) is False; ids (N, W), word mask (N, W) bool of start to
-    end. All on the CPU."""
+    """N pairs of a clip and a text, on the CPU."""
 
     frames: Tensor
+    """(N, F, S, S, 3) uint8, zeros where `frame_mask` is False."""
     frame_mask: Tensor
+    """(N, F) bool."""
     ids: Tensor
+    """(N, W) tokens."""
     word_mask: Tensor
+    """(N, W) bool, True from start to end."""
 
     def pinned(self) -> Batch:
         """In memory from which a GPU can copy while it computes."""

@@ -28,19 +28,20 @@ _BLOCKS = ("transformer.resblocks.", "visual.transformer.resblocks.")
 
 @dataclass(frozen=True, slots=True)
 class OptimiserSettings:
-    """The papers' numbers. Rates are per step; a tensor's own clip and the loop's are both on the L2 norm.
-
-    learning_rate is that of the temporal encoder and the head at its highest; CLIP's is learning_rate * coef_lr.
-    warmup is a fraction of all steps; weight_decay is per unit of learning rate.
-    """
+    """The papers' numbers. Rates are per step."""
 
     learning_rate: float = 1e-4
+    """The highest rate of the temporal encoder and the head."""
     coef_lr: float = 1e-3
+    """CLIP's towers have the rate learning_rate * coef_lr."""
     weight_decay: float = 0.2
+    """Per unit of learning rate."""
     warmup: float = 0.1
+    """As a fraction of all steps."""
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     max_tensor_norm: float = 1.0
+    """The gradient of a single tensor is clipped to this L2 norm, besides the clipping of all in the loop."""
 
 
 def rise_then_cosine(progress: float, warmup: float) -> float:

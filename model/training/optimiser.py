@@ -19,17 +19,17 @@ from model.training.optim import OfficialAdam, OptimiserSettings, freeze_clip, p
 
 @dataclass(frozen=True, slots=True)
 class Optimisation:
-    """An optimiser over named groups, and how its rates go. highest: AdamW's rate of each group, None of the official
-    one, which follows its own schedule."""
+    """An optimiser over named groups, with the schedule of its rates."""
 
     optimiser: torch.optim.Optimizer
     total_steps: int
     warmup_steps: int
     highest: tuple[float, ...] | None
+    """AdamW's highest rate of each group; None for the official optimiser, which has a schedule of its own."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """All that trains, in a fixed order."""
+        """Everything that is trained, in a fixed order."""
         return [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
 
     def begin(self, step: int) -> dict[str, float]:
@@ -49,9 +49,9 @@ class Optimisation:
 def build_optimisation(
     network: nn.Module, part: OptimiserPart, total_steps: int, freeze_layer_num: int
 ) -> tuple[Optimisation, tuple[str, ...]]:
-    """Freeze what the run freezes and build the optimiser of the rest; also the official names of what is frozen.
+    """Freeze what the run freezes and build the optimiser for the rest; also the official names of what is frozen.
 
-    AdamW decays matrices and nothing else, which is usual; the papers' optimiser decays all but biases.
+    AdamW decays only matrices, as is usual; the papers' optimiser decays everything but biases.
     """
     named = [(file_key(name), parameter) for name, parameter in network.named_parameters()]
     frozen = freeze_clip(named, freeze_layer_num)

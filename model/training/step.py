@@ -23,13 +23,16 @@ from model.types import TextFeatures, VideoFeatures
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """On the network's device: pixels (N, F, 3, S, S) normalised, zeros where frame_mask (N, F) is False; ids (N, W),
-    word_mask (N, W) bool as the tokenizer has it."""
+    """N pairs of a clip and a text, on the network's device."""
 
     pixels: Tensor
+    """(N, F, 3, S, S) normalised, zeros where `frame_mask` is False."""
     frame_mask: Tensor
+    """(N, F) bool."""
     ids: Tensor
+    """(N, W) tokens."""
     word_mask: Tensor
+    """(N, W) bool, as the tokenizer made it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,12 +28,13 @@ from model.training.validation import Validation
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended here. stopped: asked to; `vidgrain train` with the same configuration goes on. is_first: whether
-    this process is the one that speaks."""
+    """How a run ended in this process."""
 
     status: Literal["finished", "stopped"]
+    """stopped: by request; `vidgrain train` with the same configuration resumes it."""
     progress: Progress
     is_first: bool = True
+    """Whether this is the process that reports."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,21 +40,23 @@ MAX_READERS = 4
 
 @dataclass(frozen=True, slots=True)
 class EvaluateRequest:
-    """What was asked for. videos and annotations: needed but for the shapes.
-
-    masks: None for the trained reading, or for "masked" where a scorer is named. cache: None for a folder below
-    the data folder; is_cached False keeps nothing.
-    """
+    """The options of `vidgrain evaluate`."""
 
     dataset: str
     split: str = "test"
     videos: Path | None = None
+    """The folder of videos; every dataset but `shapes` needs it."""
     annotations: Path | None = None
+    """The folder of annotations; every dataset but `shapes` needs it."""
     masks: Masks | None = None
+    """How padding is read; None: as the model was trained, or "masked" if a scorer is named."""
     scorer: ScorerName | None = None
     cache: Path | None = None
+    """Where features are kept; None: a folder in the data folder."""
     is_cached: bool = True
+    """Whether features are kept at all."""
     allow_missing: bool = False
+    """Whether to go on without videos that are missing."""
 
 
 def run_evaluation(

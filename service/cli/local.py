@@ -1,4 +1,4 @@
-"""What `--json` adds to the service's answers: where files and models lie on this machine, which HTTP never shows.
+"""What `--json` adds to the service's answers: where files and models are on this machine, which HTTP never shows.
 
 Links in these answers are paths on a server of the same data folder.
 """
