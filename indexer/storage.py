@@ -112,8 +112,9 @@ class Storage:
     ) -> AddResult:
         """Keep a received file and add its video; the file is moved, or left where it is if not needed.
 
-        If media/ has an intact file of the same content, that one stays; a damaged one is replaced, and its video is
-        indexed again. Raises: DuplicateVideo, InvalidMetadata, StorageFull, CatalogueUnreadable.
+        An intact file of the same content stays, or with "replace" gives way to one with the new suffix; a damaged one
+        is replaced, and its video is indexed again.
+        Raises: DuplicateVideo, InvalidMetadata, StorageFull, CatalogueUnreadable.
         """
         kept = self._kept(received.sha256)
         place = kept if kept is not None and on_duplicate != "replace" else self._media / _name(received)
