@@ -8,8 +8,6 @@ Source: CLIP, arXiv:2103.00020; the per-word projection follows X-CLIP, arXiv:22
 from __future__ import annotations
 
 import logging
-import socket
-import urllib.request
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
@@ -17,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import huggingface_hub
 import open_clip
 import torch
 from open_clip.factory import PreprocessCfg, load_checkpoint, merge_preprocess_dict
@@ -26,7 +23,7 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
-from model.checkpoints.state_file import load_failure
+from model import hub
 from model.errors import (
     CheckpointMismatch,
     ShapeError,
@@ -41,7 +38,6 @@ from model.types import public_name
 
 log = logging.getLogger(__name__)
 
-REACH_TIMEOUT_S = 3.0
 _DOWNLOADS = Path("~/.cache/clip").expanduser()  # where open_clip puts weights that don't come from the hub
 OFFLINE_HINT = (
     "On a machine with internet, download the weights and name the file as ARCH/path/to/weights; "
@@ -187,7 +183,11 @@ def model_config(architecture: str) -> dict[str, Any]:
 def cached_weights() -> list[tuple[str, str]]:
     """(architecture, tag) of published weights that lie in the hub's local cache; fetches nothing."""
     pairs = [(str(architecture), str(tag)) for architecture, tag in open_clip.list_pretrained()]
-    return [pair for pair in pairs if _cached(str(open_clip.get_pretrained_cfg(*pair).get("hf_hub", ""))) is not None]
+    return [
+        pair
+        for pair in pairs
+        if hub.cached_file(str(open_clip.get_pretrained_cfg(*pair).get("hf_hub", ""))) is not None
+    ]
 
 
 def build_backbone(
@@ -350,7 +350,7 @@ def _transformers_tokenizer(
         )
     source = named if folder is None else str(folder)
     options = {**options, "trust_remote_code": False}
-    if Path(source).is_dir() or not _is_reachable(huggingface_hub.constants.ENDPOINT):
+    if Path(source).is_dir() or not hub.is_reachable(hub.endpoint()):
         options["local_files_only"] = True
     try:
         wrapper = HFTokenizer(source, context_length=text_cfg.get("context_length", 77), **options)
@@ -372,43 +372,16 @@ def _published(architecture: str, tag: str) -> dict[str, Any]:
 def _fetch(architecture: str | Mapping[str, Any], tag: str, published: Mapping[str, Any]) -> Path:
     """The weights' file, from the local cache or the network; promptly without either."""
     message = f"The weights {tag!r} of {architecture} can't be fetched"
-    cached = _cached(str(published.get("hf_hub", "")))
+    cached = hub.cached_file(str(published.get("hf_hub", "")))
     if cached is not None:
         return cached
-    source = huggingface_hub.constants.ENDPOINT if published.get("hf_hub") else str(published.get("url", ""))
-    if not _is_reachable(source):
+    source = hub.endpoint() if published.get("hf_hub") else str(published.get("url", ""))
+    if not hub.is_reachable(source):
         raise WeightsUnavailable(f"{message}: {urlsplit(source).hostname} can't be reached.", OFFLINE_HINT)
     try:
         return Path(download_pretrained(dict(published)))
     except (OSError, RuntimeError, ValueError) as error:
         raise WeightsUnavailable(f"{message}: {reason_of(error, _DOWNLOADS)}.", OFFLINE_HINT) from error
-
-
-def _cached(hub_name: str) -> Path | None:
-    """The file of 'org/model/' or 'org/model/file' in the hub's local cache, safetensors first, as open_clip asks."""
-    repo, _, file = hub_name.rpartition("/")
-    if not repo:
-        return None
-    files = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
-    if file.endswith((".bin", ".pth")):
-        files.insert(0, file[:-4] + ".safetensors")
-    for name in files:
-        found = huggingface_hub.try_to_load_from_cache(repo, name)
-        if isinstance(found, str):
-            return Path(found)
-    return None
-
-
-def _is_reachable(url: str) -> bool:
-    """Whether the host answers within seconds. Behind a proxy that can't be tested, and the answer is yes."""
-    if urllib.request.getproxies():
-        return True
-    parts = urlsplit(url)
-    try:
-        socket.create_connection((parts.hostname or "", parts.port or 443), timeout=REACH_TIMEOUT_S).close()
-    except OSError:
-        return False
-    return True
 
 
 def _load_weights(clip: nn.Module, file: Path) -> None:
@@ -420,7 +393,9 @@ def _load_weights(clip: nn.Module, file: Path) -> None:
     except Exception as error:  # every reader fails in its own way: safetensors, pickle, zip, and load_state_dict
         if isinstance(error, AssertionError) or "size mismatch" in str(error):
             raise CheckpointMismatch(f"It doesn't fit the architecture: {error}", path=file) from error
-        raise WeightsUnavailable(f"The weights can't be read: {load_failure(error, file)}.", path=file) from error
+        raise WeightsUnavailable(
+            f"The weights can't be read: {reason_of(error, file).split(' Re-run')[0]}.", path=file
+        ) from error
     missing, unexpected = (list(result.missing_keys), list(result.unexpected_keys)) if result else ([], [])
     if missing or unexpected:
         raise CheckpointMismatch(

@@ -19,6 +19,7 @@ MAY_IMPORT = {
 # library -> the only files that may import it
 DOORS = {
     "open_clip": {"model/backbone.py"},
+    "huggingface_hub": {"model/hub.py"},
     "timm": {"model/backbone.py"},
     "triton": {"model/kernels/aosm_triton.py"},
     "av": {"indexer/media/pyav.py", "indexer/media/write.py"},
@@ -35,6 +36,7 @@ MODEL_LAYERS = (
         "model.errors",
         "model.files",
         "model.fingerprint",
+        "model.hub",
         "model.kernels",
         "model.preprocess",
         "model.read_ahead",

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model import backbone as door
+from model import hub
 from model.backbone import Backbone, architectures, build_backbone, weight_tags
 from model.errors import CheckpointMismatch, ShapeError, TokenizerUnavailable, UnknownModel, WeightsUnavailable
 from model.tokenizer import TransformersTokenizer
@@ -121,7 +122,7 @@ def test_names_of_architectures_and_tags() -> None:
 
 def test_a_tokenizer_that_cannot_be_had_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_config(hf_tokenizer_name="vidgrain-nowhere/none")
-    monkeypatch.setattr(door, "_is_reachable", lambda url: False)
+    monkeypatch.setattr(hub, "is_reachable", lambda url: False)
     with pytest.raises(TokenizerUnavailable, match="VIDGRAIN_MODEL=tiny"):
         build_backbone(config)
 
@@ -154,14 +155,14 @@ def test_a_tokenizer_of_the_transformers_library_is_built_without_its_code(monke
         raise ValueError("seen")
 
     monkeypatch.setattr(door, "HFTokenizer", built)
-    monkeypatch.setattr(door, "_is_reachable", lambda url: True)
+    monkeypatch.setattr(hub, "is_reachable", lambda url: True)
     with pytest.raises(TokenizerUnavailable, match="seen"):
         build_backbone(small_config(hf_tokenizer_name="some/tokenizer", tokenizer_kwargs={"clean": "canonicalize"}))
     assert given == [{"context_length": 16, "clean": "canonicalize", "trust_remote_code": False}]
 
 
 def test_weights_that_cannot_be_fetched_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "_is_reachable", lambda url: False)
+    monkeypatch.setattr(hub, "is_reachable", lambda url: False)
     with pytest.raises(WeightsUnavailable, match="can't be reached") as caught:
         door._fetch("ViT-B-32", "nowhere", {"hf_hub": "vidgrain-nowhere/none/"})
     assert "ARCH/path" in caught.value.hint
@@ -171,8 +172,8 @@ def test_reach_is_tried_with_a_real_connection(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("urllib.request.getproxies", dict)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        assert door._is_reachable(url)
-    assert not door._is_reachable(url)
+        assert hub.is_reachable(url)
+    assert not hub.is_reachable(url)
 
 
 def test_weights_from_a_file(tmp_path: Path) -> None:
