@@ -40,7 +40,7 @@ from indexer.records import (
     VideoStatus,
 )
 from indexer.search import check_options, search
-from indexer.storage import CATALOGUE_FILE, ReceivedFile, Storage, open_catalogue, open_without_links
+from indexer.storage import CATALOGUE_FILE, ReceivedFile, Storage, open_catalogue
 from indexer.worker import Worker
 from model.types import Query, VideoFeatures, VideoTextModel
 
@@ -212,7 +212,7 @@ class VideoIndex:
     def open_file(self, video_id: str) -> tuple[Video, BinaryIO]:
         """A video and its file, opened for reading; the caller closes it. Raises: NotFound, FileMissing."""
         video = self.get(video_id)
-        return video, open_without_links(video.path)
+        return video, self.storage.open_file(video)
 
     # ---- search
 
@@ -389,7 +389,7 @@ class VideoIndex:
 
     def _readable(self, video: Video) -> Path:
         """The path of a video's file. Raises: FileMissing, also if a link was put in its place."""
-        open_without_links(video.path).close()
+        self.storage.open_file(video).close()
         return video.path
 
     def _clip(self, path: Path, start_s: float | None, end_s: float | None) -> VideoFeatures:

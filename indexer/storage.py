@@ -178,6 +178,15 @@ class Storage:
             known = videos.managed_paths(tx)
         return sum(1 for path in self._media.glob("*") if path.is_file() and path not in known)
 
+    def open_file(self, video: Video) -> BinaryIO:
+        """A video's file, opened for reading. Links that lead to the data folder are its owner's; no other is followed.
+
+        Raises: FileMissing.
+        """
+        if video.is_managed and self._is_ours(video.path):
+            return open_without_links(self._media.resolve() / video.path.name)
+        return open_without_links(video.path)
+
     # ---- helpers
 
     @contextmanager
@@ -243,10 +252,12 @@ def open_without_links(path: Path) -> BinaryIO:
     A link that has taken the place of an indexed file, or of a folder above it, must not lead elsewhere.
     Raises: FileMissing, also for anything that isn't a regular file.
     """
-    folder = os.open(path.anchor, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # O_PATH asks for the right to pass through a folder only, not to list it
+    passing = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    folder = os.open(path.anchor, passing)
     try:
         for part in path.parts[1:-1]:
-            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            inner = os.open(part, passing, dir_fd=folder)
             os.close(folder)
             folder = inner
         file = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from indexer.catalogue.videos import NewVideo
-from indexer.errors import CatalogueUnreadable, DuplicateVideo, InvalidMetadata, NotFound
+from indexer.errors import CatalogueUnreadable, DuplicateVideo, FileMissing, InvalidMetadata, NotFound
 from indexer.records import AddResult, OnDuplicate
-from indexer.storage import ReceivedFile, Storage
+from indexer.storage import ReceivedFile, Storage, open_without_links
 from tests.support.catalogues import SPEC, Catalogue, claim
 
 
@@ -243,6 +244,47 @@ def test_a_removal_does_not_wait_for_an_upload_that_is_being_hashed(shelf: Shelf
     let_go.set()
     uploading.join()
     assert list(shelf.media()) == [place.name]
+
+
+def test_a_data_folder_behind_a_link_gives_its_files(tmp_path: Path) -> None:
+    """The links on the way to the data folder, and that of media/ itself, are the owner's own."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "disk")
+    shelf = Shelf(tmp_path / "data")
+    video = shelf.catalogue.get_video(shelf.upload(b"one").video_id)
+    with shelf.storage.open_file(video) as file:
+        assert file.read() == b"one"
+    (tmp_path / "disk" / "media").rename(tmp_path / "disk" / "uploads")
+    (tmp_path / "disk" / "media").symlink_to("uploads")
+    with shelf.storage.open_file(video) as file:
+        assert file.read() == b"one"
+    video.path.rename(tmp_path / "secret")
+    video.path.symlink_to(tmp_path / "secret")
+    with pytest.raises(FileMissing):
+        shelf.storage.open_file(video)
+    shelf.catalogue.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_folders_that_may_be_passed_but_not_listed_are_passed() -> None:
+    """As a home folder with the mode 711 on the way to a library."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o711)
+        (folder / "film.mp4").write_bytes(b"one")
+        (folder / "film.mp4").chmod(0o644)
+        child = multiprocessing.get_context("fork").Process(target=_read_as_nobody, args=(folder / "film.mp4",))
+        child.start()
+        child.join()
+    assert child.exitcode == 0
+
+
+def _read_as_nobody(path: Path) -> None:
+    os.setuid(65534)
+    with pytest.raises(PermissionError):
+        list(path.parent.iterdir())
+    with open_without_links(path) as file:
+        assert file.read() == b"one"
 
 
 def test_a_data_folder_that_is_gone_takes_no_upload(shelf: Shelf) -> None:
