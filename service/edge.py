@@ -105,16 +105,16 @@ def install(app: FastAPI, allowed_hosts: Collection[str] = (), root_path: str = 
 
 
 def answer(error: Exception) -> Response:
-    """The problem that says this error. What we did not foresee is logged with its traceback and told as `internal`."""
-    said = _translate(error)
-    status, _ = status_and_title(said)
+    """The problem response for an error. An unforeseen one is logged with its traceback and reported as `internal`."""
+    ours = _translate(error)
+    status, _ = status_and_title(ours)
     if status >= 500:
-        log.error("request_failed", extra={"code": said.code, "detail": str(said)}, exc_info=error)
-    body = problem(said, request_id_var.get() or "")
+        log.error("request_failed", extra={"code": ours.code, "detail": str(ours)}, exc_info=error)
+    body = problem(ours, request_id_var.get() or "")
     for name in ("detail", "hint"):
         if name in body:
             body[name] = storable(body[name])  # the name of a file need not be Unicode
-    return JSONResponse(body, status, headers=headers(said), media_type=PROBLEM_TYPE)
+    return JSONResponse(body, status, headers=headers(ours), media_type=PROBLEM_TYPE)
 
 
 def _translate(error: Exception) -> VidgrainError:
