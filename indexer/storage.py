@@ -161,22 +161,23 @@ class Storage:
     def sweep(self) -> int:
         """Clean up after killed processes: delete marked files that no video has. Returns how many.
 
-        Files without a video and without a marker stay; the log counts them.
+        Files without a video and without a marker stay; the log names them.
         """
         num_deleted = 0
         with self._holding():
             for marker in list(self._pending.glob("*")):
                 num_deleted += self._delete_if_unused(self._media / marker.name)
                 marker.unlink(missing_ok=True)
-            if num_unknown := self.num_unknown_files():
-                log.warning("media_unknown", extra={"files": num_unknown, "folder": str(self._media)})
+            if unknown := self.unknown_files():
+                extra = {"num_files": len(unknown), "size_bytes": total_bytes(unknown), "folder": str(self._media)}
+                log.warning("media_unknown", extra=extra | {"first": [path.name for path in unknown[:5]]})
         return num_deleted
 
-    def num_unknown_files(self) -> int:
-        """How many files in media/ no video has: left by an older version, or newer than a restored catalogue."""
+    def unknown_files(self) -> list[Path]:
+        """The files in media/ that no video has: left by an older version, or newer than a restored catalogue."""
         with self._database.read() as tx:
             known = videos.managed_paths(tx)
-        return sum(1 for path in self._media.glob("*") if path.is_file() and path not in known)
+        return sorted(path for path in self._media.glob("*") if path.is_file() and path not in known)
 
     def open_file(self, video: Video) -> BinaryIO:
         """A video's file, opened for reading. Links that lead to the data folder are its owner's; no other is followed.

@@ -167,12 +167,18 @@ def test_nothing_outside_of_media_is_ever_deleted(shelf: Shelf, path: bytes) -> 
     assert outside.read_bytes() == b"precious"
 
 
-def test_files_without_row_or_marker_are_counted_and_left(shelf: Shelf) -> None:
+def test_files_without_row_or_marker_are_named_and_left(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
     """They may be newer than a catalogue that was restored from a backup."""
     shelf.upload(b"one")
     (shelf.folder / "media" / "newer.mp4").write_bytes(b"x")
     assert shelf.storage.sweep() == 0
-    assert shelf.storage.num_unknown_files() == 1
+    assert [path.name for path in shelf.storage.unknown_files()] == ["newer.mp4"]
+    (warning,) = caplog.records
+    assert (warning.message, warning.__dict__["first"], warning.__dict__["size_bytes"]) == (
+        "media_unknown",
+        ["newer.mp4"],
+        1,
+    )
     assert "newer.mp4" in shelf.media()
 
 
