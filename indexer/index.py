@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
-
 from indexer.catalogue import bound_model, jobs, segments, videos
 from indexer.catalogue.database import Database
 from indexer.catalogue.reader import CatalogueReader
@@ -39,7 +37,7 @@ from indexer.records import (
     Video,
     VideoStatus,
 )
-from indexer.search import check_options, search
+from indexer.search import check_options
 from indexer.storage import CATALOGUE_FILE, ReceivedFile, Storage, open_catalogue
 from indexer.worker import Worker
 from model.types import Query, VideoFeatures, VideoTextModel
@@ -64,13 +62,12 @@ class VideoIndex:
         self.config = config
         self.storage = Storage(folder, database)
         self._database = database
-        self._parts = LoadedParts(database, load_model)
+        self._parts = LoadedParts(database, load_model, config)
         self._pool = DecodePool(config.decode_children, config.decoder, config.sandbox_limits())
         self._clips = self._pool.lane(config.clip_lane())
         self._pictures = self._pool.lane(THUMBNAIL_LANE)
         self._worker_sandboxes: list[DecodeSandbox] = []
         self._thumbnails = Thumbnails(folder / THUMBNAILS_FOLDER)
-        self._model_device: torch.device | None = None
 
     @classmethod
     def open(
@@ -225,7 +222,6 @@ class VideoIndex:
         check_options(options, self.model.spec, query_is_clip=False)
         started = time.perf_counter()
         features = self.model.encode_text([text])
-        self._model_device = features.sentence.device
         warnings = []
         if any(features.is_cut):
             num_words = self.model.spec.num_words
@@ -271,7 +267,7 @@ class VideoIndex:
         if not stored:
             raise InvalidQuery(f"The video {video_id} isn't indexed: it is {video.status}.", "Wait for its job.")
         start, end = checked_range(start_s, end_s, stored[-1].features.end_s)
-        query = stored_features(stored, start, end, self.model.spec.num_frames, self._device())
+        query = stored_features(stored, start, end, self.model.spec.num_frames, self.model.device)
         if query is None:
             query = self._clip(self._readable(video), start, end)
         return self._search(query, options, started, without=None if options.include_self else video.id)
@@ -376,10 +372,9 @@ class VideoIndex:
         found = list(warnings)
         if not follower.catch_up():
             found.append(("index_behind", "The newest videos are still being read; search again."))
-        return search(
+        return self._parts.searcher.search(
             query,
-            self.model,
-            follower.vectors,
+            follower.vectors.view(),
             CatalogueReader(self._database),
             options,
             without_video_id=without,
@@ -403,9 +398,3 @@ class VideoIndex:
                 max_segment_s=self.config.max_segment_s,
                 max_clip_s=self.config.max_query_s,
             )
-
-    def _device(self) -> torch.device:
-        """The device of the model's queries, as seen in what it encodes."""
-        if self._model_device is None:
-            self._model_device = self.model.encode_text(["video"]).sentence.device
-        return self._model_device

@@ -11,20 +11,26 @@ from collections.abc import Callable
 from indexer.catalogue import bound_model
 from indexer.catalogue.database import Database
 from indexer.catalogue.reader import CatalogueReader
+from indexer.config import IndexConfig
+from indexer.defaults import CPU_BUDGET_MS, GPU_BUDGET_MS
 from indexer.follower import Follower
+from indexer.search import Searcher
 from indexer.vectors import VectorIndex
+from model.kernels.choose import best_kernel
 from model.types import VideoTextModel
 
 
 class LoadedParts:
     """Thread-safe; each part is made once."""
 
-    def __init__(self, database: Database, load_model: Callable[[], VideoTextModel]) -> None:
+    def __init__(self, database: Database, load_model: Callable[[], VideoTextModel], config: IndexConfig) -> None:
         self._database = database
+        self._config = config
         self._load_model = load_model
         self._lock = threading.RLock()
         self._model: VideoTextModel | None = None
         self._follower: Follower | None = None
+        self._searcher: Searcher | None = None
 
     @property
     def model(self) -> VideoTextModel:
@@ -48,6 +54,16 @@ class LoadedParts:
             return self._follower
 
     @property
+    def searcher(self) -> Searcher:
+        """What answers queries, with the kernel that scores. Raises: as `model`."""
+        with self._lock:
+            if self._searcher is None:
+                device = self.model.device
+                budget_ms = self._config.exact_budget_ms or (CPU_BUDGET_MS if device.type == "cpu" else GPU_BUDGET_MS)
+                self._searcher = Searcher(self.model, best_kernel(device), budget_ms=budget_ms)
+            return self._searcher
+
+    @property
     def loaded_follower(self) -> Follower | None:
         """The follower if it is loaded, else None."""
         return self._follower
@@ -56,3 +72,5 @@ class LoadedParts:
         """End the follower's thread. Harmless when repeated."""
         if self._follower is not None:
             self._follower.stop()
+        if self._searcher is not None:
+            self._searcher.close()

@@ -20,7 +20,7 @@ JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JobStage = Literal["queued", "probe", "encode", "publish", "done"]
 VideoStatus = Literal["pending", "ready", "failed"]
 OnDuplicate = Literal["skip", "replace", "error"]
-RecallMode = Literal["ann", "exact"]
+RecallMode = Literal["auto", "exact", "ann"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class SearchOptions:
     top_k: int = 10
     """At most so many videos."""
     moments_per_video: int = 3
-    recall: RecallMode = "ann"
+    recall: RecallMode = "auto"
     candidates: int = CANDIDATES
     """Segments that each recall channel gives to be reranked."""
     filter: Mapping[str, Any] | None = None

@@ -46,7 +46,7 @@ MODEL_LAYERS = (
         "model.transformer",
         "model.types",
     },
-    {"model.backbone", "model.heads", "model.losses", "model.shared_scorers", "model.temporal"},
+    {"model.backbone", "model.heads", "model.losses", "model.panels", "model.shared_scorers", "model.temporal"},
     {"model.families", "model.network", "model.scorers"},
     {"model.checkpoints", "model.installed", "model.registry", "model.served_model", "model.spec"},
     {"model.datasets", "model.tiny.scenes", "model.tiny.shapes", "model.tiny.vocabulary"},
