@@ -59,7 +59,9 @@ class LoadedParts:
         with self._lock:
             if self._searcher is None:
                 device = self.model.device
-                budget_ms = self._config.exact_budget_ms or (CPU_BUDGET_MS if device.type == "cpu" else GPU_BUDGET_MS)
+                budget_ms = self._config.exact_budget_ms
+                if budget_ms is None:
+                    budget_ms = CPU_BUDGET_MS if device.type == "cpu" else GPU_BUDGET_MS
                 self._searcher = Searcher(self.model, best_kernel(device), budget_ms=budget_ms)
             return self._searcher
 

@@ -71,6 +71,7 @@ def index_config(settings: Settings) -> IndexConfig:
         decode_children=settings.decode_children,
         query_decode_s=settings.query_decode_s,
         max_segment_s=settings.max_segment_s,
+        exact_budget_ms=settings.exact_budget_ms,
         max_video_s=settings.max_video_s,
         max_query_s=settings.max_query_s,
         lease_s=settings.lease_s,

@@ -65,7 +65,7 @@ def search(
         Path | None, typer.Option("--video", help="Find what looks like this clip.", exists=True, dir_okay=False)
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, max=1000, help="How many videos to show.")] = 10,
-    exact: Annotated[bool, typer.Option("--exact", help="Score every segment, not only candidates.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Score every segment, however many there are.")] = False,
     filter_json: Annotated[
         str | None, typer.Option("--filter", help='Conditions as JSON, e.g. \'{"duration_s": {"lte": 60}}\'.')
     ] = None,
@@ -88,7 +88,7 @@ def search(
     settings = settings_of(data=data, model=model, device=device)
     options = SearchOptions(
         top_k=top_k,
-        recall="exact" if exact else "ann",
+        recall="exact" if exact else "auto",
         candidates=settings.candidates,
         filter=_filter(filter_json),
         scorer=scorer,
