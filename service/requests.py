@@ -120,8 +120,8 @@ class Recall(Body):
 
     mode: RecallMode = Field(
         default="auto",
-        description="`exact`: score everything; `ann`: score the candidates that recall finds; `auto`: exact as long as "
-        "that takes less than the server's budget. `effective` reports what was done and why.",
+        description="`exact`: score everything; `ann`: score the candidates that recall finds; `auto`: exact as long "
+        "as that takes less than the server's budget. `effective` reports what was done and why.",
     )
     candidates: int | None = Field(
         default=None,

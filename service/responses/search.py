@@ -95,8 +95,8 @@ class SearchResponse(BaseModel):
     """Segments that were scored in full."""
 
     effective: dict[str, Any]
-    """How it was searched: scorer, recall (`exact` or `ann`) with the reason, the expected milliseconds of an exact search
-    (null where nobody asked), candidates, kernel, model, fingerprint, device, generation."""
+    """How it was searched: scorer, recall (`exact` or `ann`) with the reason, the milliseconds that an exact search was
+    expected to take (null where nobody asked), candidates, kernel, model, fingerprint, device, generation."""
 
     timings_ms: dict[str, float]
     """Milliseconds by stage: encode, plan, recall, rerank, hydrate, explain, total."""

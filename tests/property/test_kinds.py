@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from indexer.pipeline import encode_batch
 from indexer.records import Frames, SearchOptions, SegmentPlan
-from indexer.search import search
 from indexer.vectors import VectorIndex
 from model.served_model import ServedModel
 from model.spec import build_spec
 from model.types import HeadKind, Query, ScorerName
+from tests.support.searching import search
 from tests.support.shelf import MemoryShelf
 from tests.unit.model.small import small_network_of
 
@@ -105,7 +105,7 @@ def test_recall_of_all_equals_exact_search_by_every_scorer(kind: HeadKind, seed:
     text, clip = queries(model, videos, seed)
     for scorer in model.spec.scorers:
         for query in (text,) if scorer == "tight" else (text, clip):
-            found = ranked(model, made, query, scorer=scorer, candidates=100)
+            found = ranked(model, made, query, scorer=scorer, recall="ann", candidates=100)
             assert len(found) == len(videos)
             assert found == ranked(model, made, query, scorer=scorer, recall="exact")
 
@@ -118,7 +118,7 @@ def test_a_planted_video_is_found_by_itself_and_by_few_candidates(kind: HeadKind
     made = indexed(model, videos)
     clip = model.encode_video(videos[f"v{number:02}"])
     scorer: ScorerName = "clip2video" if kind == "clip2video" else "mean"
-    assert ranked(model, made, clip, scorer=scorer, candidates=3)[0] == f"v{number:02}"
+    assert ranked(model, made, clip, scorer=scorer, recall="ann", candidates=3)[0] == f"v{number:02}"
 
 
 @pytest.mark.parametrize("kind", sorted(RECALLED_WHOLE))
@@ -130,4 +130,4 @@ def test_where_recall_is_the_score_few_candidates_give_the_best(kind: HeadKind, 
     text, _ = queries(model, videos, seed)
     scorer = RECALLED_WHOLE[kind]
     best = ranked(model, made, text, scorer=scorer, recall="exact")[0]
-    assert ranked(model, made, text, scorer=scorer, candidates=3)[0] == best
+    assert ranked(model, made, text, scorer=scorer, recall="ann", candidates=3)[0] == best

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.records import SearchAnswer, SearchOptions
-from indexer.search import search
 from indexer.vectors import VectorIndex
 from model.types import Query, VideoFeatures
 from tests.support.fakes import COLOURS, FakeModel
+from tests.support.searching import search
 from tests.support.shelf import MemoryShelf, random_features
 
 EVERYTHING = 1_000_000
