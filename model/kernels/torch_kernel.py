@@ -124,7 +124,7 @@ class _Features:
 
 
 def _tensor(stored: NDArray[Any], scales: Array | None) -> Tensor:
-    rows = torch.from_numpy(stored).float()
+    rows = torch.from_numpy(stored if stored.flags.writeable else stored.copy()).float()  # torch warns of the others
     return rows if scales is None else rows * torch.from_numpy(scales)[:, None]
 
 
