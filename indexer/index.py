@@ -17,7 +17,6 @@ from typing import Any, BinaryIO
 
 from indexer.catalogue import bound_model, jobs, segments, videos
 from indexer.catalogue.database import Database
-from indexer.catalogue.reader import CatalogueReader
 from indexer.catalogue.videos import NewVideo
 from indexer.config import IndexConfig
 from indexer.errors import InvalidQuery
@@ -353,7 +352,7 @@ class VideoIndex:
                 "catalogue": total_bytes(self.folder.glob(CATALOGUE_FILE + "*")),
                 "media": self.storage.size_bytes(),
             },
-            "unreadable": {} if follower is None else follower.vectors.unreadable,
+            "unreadable": {} if follower is None else dict(follower.vectors.unreadable),
         }
 
     # ---- helpers
@@ -375,7 +374,7 @@ class VideoIndex:
         return self._parts.searcher.search(
             query,
             follower.vectors.view(),
-            CatalogueReader(self._database),
+            self._parts.reader,
             options,
             without_video_id=without,
             encode_ms=encode_ms,

@@ -24,6 +24,7 @@ class LoadedParts:
     """Thread-safe; each part is made once."""
 
     def __init__(self, database: Database, load_model: Callable[[], VideoTextModel], config: IndexConfig) -> None:
+        self.reader = CatalogueReader(database)
         self._database = database
         self._config = config
         self._load_model = load_model
@@ -50,7 +51,7 @@ class LoadedParts:
             if self._follower is None:
                 spec = self.model.spec
                 vectors = VectorIndex(spec.embed_dim, spec.num_frames, pooled_dim=spec.pooled_width)
-                self._follower = Follower(vectors, CatalogueReader(self._database))
+                self._follower = Follower(vectors, self.reader)
             return self._follower
 
     @property

@@ -6,10 +6,10 @@ Times are seconds as floats: inside a video from its first frame, else UTC epoch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,37 @@ class StoredSegment:
     features: SegmentFeatures
 
 
+class PackedSegment(NamedTuple):
+    """A segment with its features as the catalogue stores them: little-endian bytes, n <= F frames."""
+
+    id: int
+    start_s: float
+    end_s: float
+    times: bytes
+    """(n,) float64."""
+    pooled: bytes
+    """(P,) float16."""
+    frames: bytes
+    """(n, D) float16."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedVideo:
+    """A video that can be found, with the features to find it by."""
+
+    number: int
+    """The catalogue's number of the video, which never changes."""
+    video_id: str
+    features_seq: int
+    """The change that brought its features."""
+    num_segments: int
+    """How many segments it should have."""
+    segments: Sequence[PackedSegment]
+    """In order of time; empty if they can't be read."""
+    damage: str | None
+    """Why they can't be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Video:
     """A file that was added."""
@@ -121,6 +152,10 @@ class VideoChange:
     video_id: str
     num_segments: int
     """How many segments it has to search; 0: drop those that are held."""
+    number: int
+    """The catalogue's number of the video, which never changes."""
+    features_seq: int
+    """The change that brought its features: below `seq` where only its title or metadata changed since."""
 
     @property
     def is_live(self) -> bool:

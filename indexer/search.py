@@ -27,7 +27,7 @@ from indexer.ranking import Scored, gathered, rank
 from indexer.recall import RecallQuery, ShardRows, recall
 from indexer.records import SearchAnswer, SearchOptions, Video
 from indexer.scoring import KernelScorer, ModelScorer, SegmentScorer
-from indexer.shards.allowed import rows_allowed
+from indexer.shards.rows import rows_allowed, rows_live, rows_of_video
 from indexer.shards.view import IndexView, ShardView
 from model.errors import ModelError
 from model.kernels.panel import Array, Kernel
@@ -244,8 +244,20 @@ def _allowed(
     numbers = None
     if options.filter is not None or options.video_ids is not None:
         numbers = catalogue.allowed_numbers(options.filter, options.video_ids)
-    masks = [rows_allowed(shard, numbers, without_video_id) for shard in view.shards]
+    masks = [_mask(shard, numbers, without_video_id) for shard in view.shards]
     return masks, sum(_count(shard, mask) for shard, mask in zip(view.shards, masks, strict=True))
+
+
+def _mask(
+    shard: ShardView, numbers: NDArray[np.int64] | None, without_video_id: str | None
+) -> NDArray[np.bool_] | None:
+    mask = shard.is_live if numbers is None else rows_allowed(shard, numbers)
+    left_out = rows_of_video(shard, without_video_id) if without_video_id is not None else ()
+    if not len(left_out):
+        return mask
+    without = rows_live(shard).copy() if mask is None else mask.copy()
+    without[left_out] = False
+    return without
 
 
 def _count(shard: ShardView, allowed: NDArray[np.bool_] | None) -> int:

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from indexer.pipeline import encode_batch
+from indexer.recall import RecallQuery, recall
 from indexer.records import Frames, SearchOptions, SegmentPlan
 from indexer.vectors import VectorIndex
 from model.served_model import ServedModel
 from model.spec import build_spec
 from model.types import HeadKind, Query, ScorerName
-from tests.support.searching import search
+from tests.support.searching import CORES, KERNEL, search
 from tests.support.shelf import MemoryShelf
 from tests.unit.model.small import small_network_of
 
@@ -82,11 +83,11 @@ def test_what_recall_computes_is_the_score(kind: HeadKind, seed: int) -> None:
     vectors.follow(shelf)
     for query in queries(model, videos, seed):
         rows = model.recall_vectors(query)
-        found = vectors.recall(rows.numpy(), 50)
-        for row, (ids, scores) in enumerate(zip(found.segment_ids, found.scores, strict=True)):
-            block = vectors.features(ids)
-            pooled = torch.from_numpy(block.pooled.astype(np.float32))
-            torch.testing.assert_close(torch.from_numpy(scores), pooled @ rows[row], atol=1e-4, rtol=1e-4)
+        (shard,) = vectors.view().shards
+        (found,) = recall(RecallQuery(rows[:1].numpy(), None), 50, [shard], [None], KERNEL, CORES)
+        ranked_rows = torch.from_numpy(found.rows[np.argsort(found.ranks)])
+        scores = torch.from_numpy(shard.block.pooled.astype(np.float32)) @ rows[0]
+        torch.testing.assert_close(scores[ranked_rows], scores.sort(descending=True).values, atol=1e-4, rtol=1e-4)
         stored = shelf.segments("v03")[0].features
         part = model.encode_video(videos["v03"][:1])
         total = model.score(query, part, RECALLED_WHOLE[kind]).total[:, 0]

@@ -130,7 +130,7 @@ def test_frames_are_not_recalled_where_they_are_no_unit_vectors() -> None:
     assert answer.num_candidates == 2
 
 
-PAIRS = (("mean", 12), ("tight", 12), ("tight", 96))
+PAIRS = (("aosm", 2), ("tight", 12), ("tight", 96))
 
 
 def test_pairs_for_a_transformer_come_in_smaller_blocks() -> None:
