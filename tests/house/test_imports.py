@@ -38,6 +38,7 @@ MODEL_LAYERS = (
         "model.fingerprint",
         "model.hub",
         "model.kernels",
+        "model.late_packages",
         "model.preprocess",
         "model.read_ahead",
         "model.resize",
