@@ -220,16 +220,16 @@ class VideoIndex:
 
         Raises: EmptyQuery, QueryTooLong, InvalidQuery for options out of bounds, UnknownScorer.
         """
+        spec = self.model.spec  # the model is loaded before what imports torch as well
         from indexer.queries import checked_text
         from indexer.search import check_options
 
         text = checked_text(query)
-        check_options(options, self.model.spec, query_is_clip=False)
+        check_options(options, spec, query_is_clip=False)
         started = time.perf_counter()
         features = self.model.encode_text([text])
         self._model_device = features.sentence.device
-        num_words = self.model.spec.num_words
-        cut = ("query_truncated", f"The model reads {num_words} tokens; the rest of the query was ignored.")
+        cut = ("query_truncated", f"The model reads {spec.num_words} tokens; the rest of the query was ignored.")
         return self._search(features, options, started, warnings=[cut] if any(features.is_cut) else [])
 
     def search_video(

@@ -27,13 +27,17 @@ from model.errors import (
     WeightsUnavailable,
     reason_of,
 )
-from model.late_packages import import_module
+from model.importing import import_module
 from model.preprocess import Preprocess
 from model.tokenizer import BpeTokenizer, Tokenizer, Tokens, TransformersTokenizer, merges_archive, tokenizer_options
 from model.types import public_name
 
-open_clip = import_module("open_clip", late=("torchvision", "torchvision.models", "torchvision.ops", "timm"))
-# Of these it needs some transforms, layers and one norm; run, they import torch's compiler and timm's 1,300 models.
+# Towers need one norm of torchvision and some layers of timm. Run, these packages import torch's compiler, 1,300 models
+# and the hub's client. open_clip itself runs when its lists, its loaders or CoCa are asked for.
+_LATE = ("open_clip", "torchvision", "torchvision.models", "torchvision.ops", "timm")
+towers = import_module("open_clip.model", late=_LATE)
+tokenizers = import_module("open_clip.tokenizer", late=_LATE)
+open_clip = import_module("open_clip", late=_LATE)
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +108,7 @@ class Backbone(nn.Module):
         ids = ids if is_sliced else self._padded(ids)
         words = _project(tower, _hidden(tower, ids))
         end_id = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
-        sentence = open_clip.transformer.text_global_pool(words, ids, pooling, eos_token_id=end_id)
+        sentence = towers.text_global_pool(words, ids, pooling, eos_token_id=end_id)
         return sentence, words[:, :num_words]
 
     def tokenize(self, texts: Sequence[str], num_words: int) -> Tokens:
@@ -234,7 +238,7 @@ def bpe_tokenizer(merges: Path | None = None, **options: Any) -> BpeTokenizer:
     options: open_clip's, such as clean="canonicalize". Raises: TokenizerUnavailable.
     """
     archive = {} if merges is None else {"bpe_path": merges_archive(merges)}
-    bpe = open_clip.SimpleTokenizer(**archive, **options)
+    bpe = tokenizers.SimpleTokenizer(**archive, **options)
     return BpeTokenizer(
         encode=bpe.encode,
         piece=lambda i: bpe.decode([i]).strip(),
@@ -266,7 +270,7 @@ def _project(tower: Any, hidden: Tensor) -> Tensor:
 def _build_clip(model_cfg: dict[str, Any]) -> nn.Module:
     arguments = deepcopy(model_cfg)
     is_custom = arguments.pop("custom_text", False) or "hf_model_name" in arguments["text_cfg"]
-    kind = open_clip.CustomTextCLIP if is_custom else open_clip.CLIP
+    kind = towers.CustomTextCLIP if is_custom else towers.CLIP
     if "multimodal_cfg" in arguments:
         kind = open_clip.CoCa
     arguments["vision_cfg"]["timm_model_pretrained"] = False
@@ -355,7 +359,7 @@ def _transformers_tokenizer(
         options["local_files_only"] = True
     try:
         context_length = text_cfg.get("context_length", 77)
-        wrapper = open_clip.tokenizer.HFTokenizer(source, context_length=context_length, **options)
+        wrapper = tokenizers.HFTokenizer(source, context_length=context_length, **options)
     except (ImportError, OSError, ValueError, RuntimeError, AttributeError) as error:
         why = reason_of(error, folder)
         raise TokenizerUnavailable(f"The tokenizer {shown} can't be loaded: {why}.", hint, path=folder) from error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from indexer.config import IndexConfig
 from indexer.defaults import HEARTBEATS_PER_LEASE
 from indexer.index import VideoIndex
+from model.importing import collector_paused
 
 if TYPE_CHECKING:
     from model.types import VideoTextModel
@@ -23,9 +24,10 @@ def open_index(settings: Settings) -> VideoIndex:
     """
 
     def load() -> VideoTextModel:
-        import torch
+        with collector_paused():
+            import torch
 
-        from model.registry import load_model
+            from model.registry import load_model
 
         if settings.torch_threads is not None:
             torch.set_num_threads(settings.torch_threads)

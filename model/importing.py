@@ -1,18 +1,19 @@
-"""Imports a library while packages that it hardly uses wait: their `__init__` runs at the first use of the package.
+"""Imports heavy libraries at less cost: late packages, whose `__init__` runs at their first use, and no collections.
 
 A library that needs one class out of `big.part.file` makes Python run the `__init__` of `big` and of `big.part`, and
-with them all that these import. Here such packages lie in sys.modules unrun, so that only `big.part.file` is executed.
-Everybody gets the very same classes, before the packages run and afterwards.
-It knows no library by name.
+with them all that these import. A late package lies in sys.modules unrun, so that only `big.part.file` is executed.
+Everybody gets the very same classes, before the packages run and afterwards. It knows no library by name.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 
@@ -22,12 +23,30 @@ _LOCK = threading.RLock()
 _RUNNING: set[str] = set()
 
 
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Import heavy libraries in this block: what they make stays, so that the collector would walk it for nothing.
+
+    Afterwards the collector runs as before. If modules were imported, it passes over all that is there by then, so
+    that later collections are short.
+    """
+    was_enabled, num_modules = gc.isenabled(), len(sys.modules)
+    gc.disable()
+    try:
+        yield
+    finally:
+        if len(sys.modules) > num_modules:
+            gc.freeze()
+        if was_enabled:
+            gc.enable()
+
+
 class LatePackage(ModuleType):
     """A package whose `__init__` hasn't run. A name that it lacks makes it run; its own submodules don't."""
 
     def __getattr__(self, name: str) -> object:
         if not _run(self):
-            raise AttributeError(f"{self.__name__} has no {name!r} so far: it is being imported")
+            raise AttributeError(f"{self.__name__} has no {name!r} yet: it is being imported")
         return getattr(self, name)
 
 
