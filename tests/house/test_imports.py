@@ -46,6 +46,7 @@ MODEL_LAYERS = (
         "model.tokenizer",
         "model.transformer",
         "model.types",
+        "model.unset_weights",
     },
     {"model.backbone", "model.heads", "model.losses", "model.shared_scorers", "model.temporal"},
     {"model.families", "model.network", "model.scorers"},
