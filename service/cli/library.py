@@ -79,7 +79,6 @@ def search(
 ) -> None:
     """Search with a sentence, or with a clip: --video FILE."""
     from indexer.records import SearchOptions
-    from service.cli.local import LocalSearchResponse
     from service.cli.printing import answer_table, print_json, stderr, stdout
     from service.opening import open_index
 
@@ -98,6 +97,8 @@ def search(
     for code, message in answer.warnings:
         stderr.print(f"warning: {message} ({code})", markup=False, soft_wrap=True)
     if as_json:
+        from service.cli.local import LocalSearchResponse
+
         print_json(LocalSearchResponse.from_answer(answer, uuid.uuid4().hex))
     else:
         stdout.print(answer_table(answer, str(video or query)))
@@ -109,13 +110,14 @@ def videos(
     as_json: Json = False,
 ) -> None:
     """List the videos of the index, and why some of them failed."""
-    from service.cli.local import LocalVideoPage
     from service.cli.printing import print_json, stdout, videos_table
     from service.opening import open_index
 
     with open_index(settings_of(data=data)) as opened:
         found, next_cursor = _pages(lambda size, cursor: opened.list(limit=size, cursor=cursor), limit)
     if as_json:
+        from service.cli.local import LocalVideoPage
+
         print_json(LocalVideoPage.from_records(found, next_cursor))
     else:
         stdout.print(videos_table(found))
@@ -129,11 +131,12 @@ def jobs(
     """List indexing jobs: their progress, and why some of them failed."""
     from service.cli.printing import jobs_table, print_json, stdout
     from service.opening import open_index
-    from service.responses.jobs import JobPage, JobResponse
 
     with open_index(settings_of(data=data)) as opened:
         found, next_cursor = _pages(lambda size, cursor: opened.jobs(limit=size, cursor=cursor), limit)
     if as_json:
+        from service.responses.jobs import JobPage, JobResponse
+
         print_json(JobPage(jobs=[JobResponse.from_record(j, "") for j in found], next_cursor=next_cursor))
     else:
         stdout.print(jobs_table(found))
