@@ -3,7 +3,7 @@
 One data folder holds one index: catalogue.sqlite (the truth), media/ (files it manages), incoming/ (uploads in flight)
 and thumbnails/ (made when asked for, gone with their video). Several processes may open one folder: what any of them
 publishes or removes shows in the next search of all.
-It knows no HTTP, no settings and no environment.
+It knows no HTTP, no settings and no environment, and it imports torch in searches only: lists do without.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from indexer.catalogue import bound_model, jobs, segments, videos
 from indexer.catalogue.database import Database
@@ -25,7 +25,6 @@ from indexer.loaded import LoadedParts
 from indexer.media.pool import THUMBNAIL_LANE, DecodePool
 from indexer.media.sandbox import DecodeSandbox
 from indexer.media.thumbnails import Thumbnails
-from indexer.queries import checked_range, checked_text, clip_features, stored_features
 from indexer.records import (
     AddResult,
     Job,
@@ -36,10 +35,12 @@ from indexer.records import (
     Video,
     VideoStatus,
 )
-from indexer.search import check_options
 from indexer.storage import CATALOGUE_FILE, ReceivedFile, Storage, open_catalogue
 from indexer.worker import Worker
 from model.types import Query, VideoFeatures, VideoTextModel
+
+if TYPE_CHECKING:
+    pass
 
 log = logging.getLogger("vidgrain.index")
 
@@ -217,17 +218,16 @@ class VideoIndex:
 
         Raises: EmptyQuery, QueryTooLong, InvalidQuery for options out of bounds, UnknownScorer.
         """
+        spec = self.model.spec  # the model is loaded before what imports torch as well
+        from indexer.queries import checked_text
+        from indexer.search import check_options
+
         text = checked_text(query)
-        check_options(options, self.model.spec, query_is_clip=False)
+        check_options(options, spec, query_is_clip=False)
         started = time.perf_counter()
         features = self.model.encode_text([text])
-        warnings = []
-        if any(features.is_cut):
-            num_words = self.model.spec.num_words
-            warnings.append(
-                ("query_truncated", f"The model reads {num_words} tokens; the rest of the query was ignored.")
-            )
-        return self._search(features, options, started, warnings=warnings)
+        cut = ("query_truncated", f"The model reads {spec.num_words} tokens; the rest of the query was ignored.")
+        return self._search(features, options, started, warnings=[cut] if any(features.is_cut) else [])
 
     def search_video(
         self,
@@ -241,6 +241,8 @@ class VideoIndex:
 
         Raises: InvalidQuery, UnknownScorer, MediaError, DecodeBusy.
         """
+        from indexer.search import check_options
+
         check_options(options, self.model.spec, query_is_clip=True)
         started = time.perf_counter()
         return self._search(self._clip(existing(path.absolute()), start_s, end_s), options, started)
@@ -258,6 +260,9 @@ class VideoIndex:
         A range too short to hold a stored frame is read from the file. Raises: NotFound, InvalidQuery if the
         video isn't indexed yet or the range is empty, UnknownScorer, MediaError, DecodeBusy.
         """
+        from indexer.queries import checked_range, stored_features
+        from indexer.search import check_options
+
         check_options(options, self.model.spec, query_is_clip=True)
         started = time.perf_counter()
         with self._database.read() as tx:
@@ -366,6 +371,7 @@ class VideoIndex:
         without: str | None = None,
         warnings: Sequence[tuple[str, str]] = (),
     ) -> SearchAnswer:
+
         encode_ms = (time.perf_counter() - started) * 1e3
         follower = self._parts.follower
         found = list(warnings)
@@ -387,6 +393,8 @@ class VideoIndex:
         return video.path
 
     def _clip(self, path: Path, start_s: float | None, end_s: float | None) -> VideoFeatures:
+        from indexer.queries import clip_features
+
         with self._clips.turn() as source:
             return clip_features(
                 path,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from indexer.catalogue import bound_model
 from indexer.catalogue.database import Database
@@ -14,10 +15,11 @@ from indexer.catalogue.reader import CatalogueReader
 from indexer.config import IndexConfig
 from indexer.defaults import CPU_BUDGET_MS, GPU_BUDGET_MS
 from indexer.follower import Follower
-from indexer.search import Searcher
 from indexer.vectors import VectorIndex
-from model.kernels.choose import best_kernel
 from model.types import VideoTextModel
+
+if TYPE_CHECKING:
+    from indexer.search import Searcher
 
 
 class LoadedParts:
@@ -59,6 +61,9 @@ class LoadedParts:
         """What answers queries, with the kernel that scores. Raises: as `model`."""
         with self._lock:
             if self._searcher is None:
+                from indexer.search import Searcher
+                from model.kernels.choose import best_kernel
+
                 device = self.model.device
                 budget_ms = self._config.exact_budget_ms
                 if budget_ms is None:

@@ -12,14 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, device
 
-from model.kernels.panel import Panel
-from model.resize import FrameResize
+if TYPE_CHECKING:  # what only lists videos imports no torch
+    from torch import Tensor, device
+
+    from model.kernels.panel import Panel
+    from model.resize import FrameResize
 
 Pixels = NDArray[np.uint8]
 """The frames of one segment in order of time: (n, height, width, 3) sRGB uint8, 1 <= n <= F."""
