@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.cores import Cores
 from indexer.moments import find_moments
 from indexer.ranking import Ranked, Scored
 from indexer.records import Hit, Moment, Video
@@ -27,8 +26,7 @@ class _Shown:
 
     grains: Array
     """(Q, G) of its best segments."""
-    relevance: Array
-    """(n, F) of its scored segments."""
+    moments: tuple[Moment, ...]
 
 
 def hits_of(
@@ -38,54 +36,57 @@ def hits_of(
     scorer: SegmentScorer,
     shards: Sequence[ShardView],
     num_moments: int,
-    cores: Cores,
 ) -> tuple[Hit, ...]:
     """The ranked videos as they are shown, each with at most num_moments moments."""
-    shown = cores.map(lambda video: _shown(video, scored, scorer, shards, num_moments), ranked)
+    shown: dict[str, _Shown] = {}
+    for number in sorted({int(scored.shards[video.at.start]) for video in ranked}):
+        mine = [video for video in ranked if scored.shards[video.at.start] == number]
+        shown |= _shown(mine, scored, scorer, shards[number], num_moments)
     return tuple(
-        _hit(rank, found, videos[found.video_id], scored, shards, scorer.names, details, num_moments)
-        for rank, (found, details) in enumerate(zip(ranked, shown, strict=True), start=1)
+        Hit(
+            rank=rank,
+            video=videos[found.video_id],
+            score=found.score,
+            recall_rank=_recall_rank(found, scored),
+            grains=dict(zip(scorer.names, shown[found.video_id].grains.mean(0).tolist(), strict=True)),
+            moments=shown[found.video_id].moments,
+        )
+        for rank, found in enumerate(ranked, start=1)
     )
 
 
 def _shown(
-    found: Ranked, scored: Scored, scorer: SegmentScorer, shards: Sequence[ShardView], num_moments: int
-) -> _Shown:
-    block = shards[int(scored.shards[found.at.start])].block
-    rows = scored.rows[found.at]
-    best_Q = scored.totals[:, found.at].argmax(1)
-    chosen, place_Q = np.unique(best_Q, return_inverse=True)
-    grains_QBG = scorer.grains(block, rows[chosen])
-    relevance = scorer.relevance(block, rows) if num_moments else np.empty((0, 0), np.float32)
-    return _Shown(grains_QBG[np.arange(len(best_Q)), place_Q], relevance)
+    ranked: Sequence[Ranked], scored: Scored, scorer: SegmentScorer, shard: ShardView, num_moments: int
+) -> dict[str, _Shown]:
+    """Videos of one shard: their best segments are scored by parts in one call, their frames are weighed in another."""
+    best = np.stack([scored.rows[video.at][scored.totals[:, video.at].argmax(1)] for video in ranked])
+    chosen, place = np.unique(best, return_inverse=True)
+    grains_QBG, place_VQ = scorer.grains(shard.block, chosen), place.reshape(best.shape)
+    grains_VQG = grains_QBG[np.arange(best.shape[1])[None, :], place_VQ]
+    moments = _moments(ranked, scored, scorer, shard, num_moments) if num_moments else [()] * len(ranked)
+    return {video.video_id: _Shown(grains_VQG[v], moments[v]) for v, video in enumerate(ranked)}
 
 
-def _hit(
-    rank: int,
-    found: Ranked,
-    video: Video,
-    scored: Scored,
-    shards: Sequence[ShardView],
-    names: Sequence[str],
-    shown: _Shown,
-    num_moments: int,
-) -> Hit:
-    ranks = None if scored.ranks is None else scored.ranks[found.at]
-    is_ranked = ranks is not None and (ranks > 0).any()
-    moments: tuple[Moment, ...] = ()
-    if num_moments:
-        shard, rows = shards[int(scored.shards[found.at.start])], scored.rows[found.at]
-        table = shard.segments
-        times_s = _times_s(shard, rows, shown.relevance.shape[1])
-        moments = find_moments(table.start_s[rows], table.end_s[rows], times_s, shown.relevance, num_moments)
-    return Hit(
-        rank=rank,
-        video=video,
-        score=found.score,
-        recall_rank=int(ranks[ranks > 0].min()) if ranks is not None and is_ranked else None,
-        grains={name: float(value) for name, value in zip(names, shown.grains.mean(0), strict=True)},
-        moments=moments,
-    )
+def _moments(
+    ranked: Sequence[Ranked], scored: Scored, scorer: SegmentScorer, shard: ShardView, num_moments: int
+) -> list[tuple[Moment, ...]]:
+    table = shard.segments
+    rows = np.concatenate([scored.rows[video.at] for video in ranked])
+    relevance = scorer.relevance(shard.block, rows)
+    times_s, start_s, end_s = _times_s(shard, rows, relevance.shape[1]), table.start_s[rows], table.end_s[rows]
+    ends = np.cumsum([video.at.stop - video.at.start for video in ranked])
+    return [
+        find_moments(start_s[at], end_s[at], times_s[at], relevance[at], num_moments)
+        for at in (slice(end - (video.at.stop - video.at.start), end) for end, video in zip(ends, ranked, strict=True))
+    ]
+
+
+def _recall_rank(found: Ranked, scored: Scored) -> int | None:
+    """The best rank of its segments; None where they were scored without recall."""
+    if scored.ranks is None:
+        return None
+    ranks = scored.ranks[found.at]
+    return int(ranks[ranks > 0].min()) if (ranks > 0).any() else None
 
 
 def _times_s(shard: ShardView, rows: NDArray[np.int64], num_slots: int) -> NDArray[np.float64]:

@@ -109,7 +109,7 @@ class Searcher:
             )
         clock.lap("hydrate")
         live = [video for video in ranked if video.video_id in videos][: options.top_k]
-        hits = hits_of(live, videos, scored, scorer, view.shards, options.moments_per_video, self._cores)
+        hits = hits_of(live, videos, scored, scorer, view.shards, options.moments_per_video)
         clock.lap("explain")
         num_scored = sum(some.count(view.shards) for some in rows)
         found += _warnings(view, num_scored, num_allowed, len(hits), options)
