@@ -102,6 +102,7 @@ class VideoIndex:
         follower = self._parts.follower
         follower.catch_up()
         follower.start()
+        self._parts.searcher.warm_up()
         if follower.vectors.is_whole:
             self._database.drop_old_copy()
         log.info("index_opened", extra={"segments": follower.vectors.num_segments, "files_deleted": num_deleted})
@@ -341,7 +342,8 @@ class VideoIndex:
         return self._thumbnails.get(video.id, at_s, make)
 
     def stats(self) -> dict[str, Any]:
-        """Counts and sizes: videos, segments, jobs by status, generation, model, fingerprint, bytes, unreadable."""
+        """Counts, sizes and costs: videos, segments, jobs by status, generation, model, fingerprint, bytes, unreadable,
+        search."""
         with self._database.read() as tx:
             num_videos, num_segments = videos.count_ready(tx)
             num_jobs, generation, spec = jobs.count_by_status(tx), tx.last_seq(), bound_model.bound(tx)
@@ -358,6 +360,7 @@ class VideoIndex:
                 "media": self.storage.size_bytes(),
             },
             "unreadable": {} if follower is None else dict(follower.vectors.unreadable),
+            "search": None if (searcher := self._parts.loaded_searcher) is None else searcher.stats(),
         }
 
     # ---- helpers

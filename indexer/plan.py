@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,9 +76,9 @@ class Costs:
         self._shape = dim, pooled_dim, num_slots
         self._lock = threading.Lock()
         self._sample: FeatureBlock | None = None
-        self._segment_us: dict[Hashable, float] = {}
+        self._segment_us: dict[str, float] = {}
 
-    def segment_us(self, kind: Hashable, scorer: SegmentScorer) -> float:
+    def segment_us(self, kind: str, scorer: SegmentScorer) -> float:
         """Microseconds per segment of queries of this kind, of which `scorer` holds one."""
         with self._lock:
             if kind not in self._segment_us:
@@ -88,7 +88,7 @@ class Costs:
     def measured(self) -> dict[str, float]:
         """Microseconds per segment by kind of query, so far."""
         with self._lock:
-            return {str(kind): cost for kind, cost in self._segment_us.items()}
+            return {kind: round(cost, 4) for kind, cost in self._segment_us.items()}
 
     def _measured(self, scorer: SegmentScorer) -> float:
         if self._sample is None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -70,6 +70,21 @@ class Searcher:
     def close(self) -> None:
         """End the threads."""
         self._cores.close()
+
+    def warm_up(self) -> None:
+        """Measure what a short sentence costs by the model's default scorer, so that no search has to."""
+        query = self._model.encode_text(["video"])
+        name = self._model.spec.scorers[0]
+        self.costs.segment_us(_kind(query, name), self._scorer(query, name))
+
+    def stats(self) -> dict[str, Any]:
+        """What scores, on how many cores, and what it was measured to cost."""
+        return {
+            "kernel": self.kernel.name,
+            "cores": self._cores.num_cores,
+            "exact_budget_ms": self.budget_ms,
+            "segment_us": self.costs.measured(),
+        }
 
     def search(
         self,
@@ -165,14 +180,11 @@ class Searcher:
         options: SearchOptions,
         num_allowed: int,
     ) -> Plan:
-        num_rows = len(query.mask)
-        num_words = int(query.mask.sum(1).max()) if num_rows else 0
-        kind = name, num_rows, 16 * -(-num_words // 16)
         can_recall = not scorer.reads_in_place or any(shard.coarse is not None for shard in view.shards)
         return choose(
             options.recall,
             num_allowed,
-            lambda: self.costs.segment_us(kind, scorer),
+            lambda: self.costs.segment_us(_kind(query, name), scorer),
             self._cores.num_cores,
             self.budget_ms,
             can_recall=can_recall,
@@ -232,6 +244,13 @@ def check_options(options: SearchOptions, spec: ModelSpec, *, query_is_clip: boo
     if options.recall not in ("auto", "ann", "exact"):
         raise InvalidQuery(f"The recall mode {options.recall!r} is unknown.", "Use 'auto', 'exact' or 'ann'.")
     return choose_scorer(spec.scorers, options.scorer, query_is_clip=query_is_clip)
+
+
+def _kind(query: Query, name: ScorerName) -> str:
+    """Queries that cost about the same: by scorer, rows, and words in steps of 16."""
+    num_rows = len(query.mask)
+    num_words = int(query.mask.sum(1).max()) if num_rows else 0
+    return f"{name}, {num_rows} x {16 * -(-num_words // 16)} words"
 
 
 # ---- which segments
