@@ -63,8 +63,9 @@ class KernelScorer:
     def __init__(self, kernel: Kernel, panel: Panel, num_slots: int) -> None:
         self.name = kernel.name
         self.names = SCORERS[panel.scorer].parts
-        self._prepared: PreparedQuery = kernel.prepare(panel)
+        self._prepared: PreparedQuery = kernel.prepare(panel.trimmed())
         self._num_slots = num_slots
+        self.panel = panel
 
     def totals(self, block: FeatureBlock, rows: Rows | None) -> Array:
         """See SegmentScorer."""
