@@ -36,6 +36,7 @@ from model.types import public_name
 # and the hub's client. open_clip itself runs when its lists, its loaders or CoCa are asked for.
 _LATE = ("open_clip", "torchvision", "torchvision.models", "torchvision.ops", "timm")
 towers = import_module("open_clip.model", late=_LATE)
+layers = import_module("open_clip.transformer", late=_LATE)
 tokenizers = import_module("open_clip.tokenizer", late=_LATE)
 open_clip = import_module("open_clip", late=_LATE)
 
@@ -108,8 +109,7 @@ class Backbone(nn.Module):
         ids = ids if is_sliced else self._padded(ids)
         words = _project(tower, _hidden(tower, ids))
         end_id = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
-        sentence = towers.text_global_pool(words, ids, pooling, eos_token_id=end_id)
-        return sentence, words[:, :num_words]
+        return layers.text_global_pool(words, ids, pooling, eos_token_id=end_id), words[:, :num_words]
 
     def tokenize(self, texts: Sequence[str], num_words: int) -> Tokens:
         """Sentences -> W tokens each, the start and end tokens included; what does not fit is cut. Thread-safe.
