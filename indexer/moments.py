@@ -42,13 +42,16 @@ def find_moments(
     background = float(np.quantile(scores, BACKGROUND_QUANTILE))
     is_high = scores >= background + (float(scores.max()) - background) / 2
     touches = np.abs(cells[1:, 0] - cells[:-1, 1]) <= TOUCHING_S
-    starts_run = is_high & np.concatenate([[True], ~(is_high[:-1] & touches)])
-    run_of_cell = np.cumsum(starts_run) - 1
-    moments = [_moment(cells[is_high & (run_of_cell == run)]) for run in range(int(starts_run.sum()))]
-    return tuple(sorted(moments, key=lambda moment: (-moment.score, moment.start_s))[:limit])
+    goes_on = np.concatenate([[False], is_high[:-1] & touches])
+    starts = np.flatnonzero(is_high & ~goes_on)
+    ends = np.flatnonzero(is_high & ~np.append(goes_on[1:] & is_high[1:], False)) + 1
+    highest = np.maximum.reduceat(np.append(scores, -np.inf), np.stack([starts, ends], axis=1).ravel())[::2]
+    chosen = np.lexsort((starts, -highest))[:limit]
+    return tuple(_moment(cells[starts[run] : ends[run]]) for run in chosen)
 
 
 def _moment(cells: NDArray[np.float64]) -> Moment:
+    """A run of adjacent cells as it is shown."""
     best = cells[int(cells[:, 3].argmax())]
     return Moment(start_s=float(cells[0, 0]), end_s=float(cells[-1, 1]), best_s=float(best[2]), score=float(best[3]))
 
@@ -63,12 +66,14 @@ def _cells(
 
     The frame shown at a segment's start may have begun before it: its time is clipped to the segment.
     """
-    rows: list[NDArray[np.float64]] = []
-    for v in np.argsort(start_s, kind="stable"):
-        is_real = np.isfinite(relevance[v])
-        if not is_real.any():
-            continue
-        times = np.clip(times_s[v][is_real], start_s[v], end_s[v])
-        edges = np.concatenate([[start_s[v]], (times[1:] + times[:-1]) / 2, [end_s[v]]])
-        rows.append(np.stack([edges[:-1], edges[1:], times, relevance[v][is_real].astype(np.float64)], axis=1))
-    return np.concatenate(rows) if rows else np.empty((0, 4))
+    order = np.argsort(start_s, kind="stable")
+    is_real = np.isfinite(relevance[order])
+    segments = order[np.nonzero(is_real)[0]]
+    start_s, end_s = start_s[segments], end_s[segments]
+    times = np.clip(times_s[order][is_real], start_s, end_s)
+    halfway = (times[1:] + times[:-1]) / 2
+    is_first = np.diff(segments, prepend=-1) != 0
+    is_last = np.diff(segments, append=-1) != 0
+    left = np.where(is_first, start_s, np.concatenate([[0.0], halfway])[: len(times)])
+    right = np.where(is_last, end_s, np.concatenate([halfway, [0.0]])[: len(times)])
+    return np.stack([left, right, times, relevance[order][is_real].astype(np.float64)], axis=1)

@@ -20,7 +20,7 @@ JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JobStage = Literal["queued", "probe", "encode", "publish", "done"]
 VideoStatus = Literal["pending", "ready", "failed"]
 OnDuplicate = Literal["skip", "replace", "error"]
-RecallMode = Literal["ann", "exact"]
+RecallMode = Literal["auto", "exact", "ann"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +207,9 @@ class SearchOptions:
     top_k: int = 10
     """At most so many videos."""
     moments_per_video: int = 3
-    recall: RecallMode = "ann"
+    recall: RecallMode = "auto"
     candidates: int = CANDIDATES
-    """Segments that each recall channel gives to be reranked."""
+    """Segments that each recall channel gives to be scored in full, where recall is used."""
     filter: Mapping[str, Any] | None = None
     """As in catalogue/filters.py."""
     video_ids: tuple[str, ...] | None = None
@@ -241,7 +241,7 @@ class Hit:
     score: float
     """The mean over the query's rows of its best segment; for a sentence, that of its best segment."""
     recall_rank: int | None
-    """Where recall had the first of its segments, from 1; None in exact search."""
+    """Where recall had the first of its segments, from 1; None where they were scored without recall."""
     grains: Mapping[str, float]
     """The parts of the score, by the scorer's names."""
     moments: tuple[Moment, ...]
@@ -258,8 +258,8 @@ class SearchAnswer:
     num_candidates: int
     """Segments that were scored in full."""
     effective: Mapping[str, Any]
-    """What was done: scorer, recall, candidates, model, fingerprint, device, generation."""
+    """What was done: scorer, recall and why, candidates, kernel, model, fingerprint, device, generation."""
     timings_ms: Mapping[str, float]
-    """encode, recall, rerank, hydrate, total."""
+    """encode, plan, recall, rerank, hydrate, explain, total."""
     warnings: tuple[tuple[str, str], ...] = field(default=())
     """(code, message)"""
