@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,19 @@ class VectorIndex:
     def is_whole(self) -> bool:
         """Whether everything that is stored could be read."""
         return self.view().is_whole
+
+    def describe(self) -> dict[str, Any]:
+        """For people: shards with their sizes, how much memory they take, and how far upkeep has come."""
+        sealed, view = self.shards.sealed, self.view()
+        return {
+            "store": self.shards.layout.store,
+            "segments": [shard.num_live for shard in view.shards],
+            "dead": sum(len(shard) - shard.num_live for shard in view.shards),
+            "sealed": len(sealed),
+            "mapped": sum(shard.backing is not None for shard in sealed),
+            "coarse": sum(shard.coarse is not None for shard in sealed),
+            "bytes": sum(shard.block.size_bytes for shard in view.shards),
+        }
 
     def follow(self, catalogue: Feed) -> int:
         """Catch up with the catalogue and return the seq reached; one short query where nothing changed.

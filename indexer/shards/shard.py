@@ -41,11 +41,6 @@ class Backing(Protocol):
         """Whether the features are known to be sound."""
         ...
 
-    @property
-    def has_coarse(self) -> bool:
-        """Whether the coarse index is in it too."""
-        ...
-
     def is_sound(self, go_on: Callable[[], bool]) -> bool:
         """Whether the features have their checksums; they are read if they weren't yet."""
         ...
@@ -88,7 +83,7 @@ class SealedShard:
     """Live ones."""
     coarse: CoarseIndex | None = None
     backing: Backing | None = None
-    """The file; None for a shard that is in memory only."""
+    """The file that holds all of it; None where there is none."""
 
     @property
     def key(self) -> int:

@@ -90,11 +90,6 @@ class ShardFile:
             self.is_checked = True
         return True
 
-    @property
-    def has_coarse(self) -> bool:
-        """Whether it has the parts of a coarse index."""
-        return any(name.startswith(COARSE) for name in self.arrays)
-
     def coarse(self) -> dict[str, NDArray[np.uint8]]:
         """The parts of the coarse index, {} if the file has none."""
         return {name.removeprefix(COARSE): array for name, array in self.arrays.items() if name.startswith(COARSE)}

@@ -32,6 +32,7 @@ from indexer.shards.shard import SealedShard, sealed
 from indexer.shards.shard_file import DamagedShard, ShardFile, map_shard, write_shard
 from indexer.shards.sizes import Layout
 from indexer.shards.view import CoarseIndex
+from model.errors import VidgrainError
 from model.files import writing_atomic
 
 log = logging.getLogger("vidgrain.shards")
@@ -220,7 +221,11 @@ class Snapshots:
         parts = file.coarse()
         if self._coarse is None or not parts:
             return shard
-        return replace(shard, coarse=self._coarse.open(parts))
+        try:
+            return replace(shard, coarse=self._coarse.open(parts))
+        except VidgrainError as error:
+            log.warning("coarse_ignored", extra={"shard": file.name, "reason": str(error)})
+            return shard
 
     def _is_still_there(self, descriptor: int) -> bool:
         """Whether the folder is the one that was taken, and not another in its place."""

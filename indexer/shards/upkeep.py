@@ -182,7 +182,7 @@ class Upkeep:
             if not snapshots.take():
                 return
             for shard in self._each():
-                if _is_written(shard, snapshots):
+                if snapshots.has(shard):
                     continue
                 started_s = time.monotonic()
                 written = snapshots.write(shard, self._go_on)
@@ -214,17 +214,12 @@ def _as_now(whole: SealedShard, old: Sequence[SealedShard], now: Sequence[Sealed
 
 
 def _with_coarse(coarse: CoarseIndex, now: Sequence[SealedShard]) -> SealedShard:
-    return replace(now[0], coarse=coarse)
+    return replace(now[0], coarse=coarse, backing=None)  # no file holds all of it
 
 
 def _moved(written: SealedShard, now: Sequence[SealedShard]) -> SealedShard:
     """The shard in the memory of its file, with what is dead by now."""
     return replace(now[0], parts=written.parts, backing=written.backing, coarse=written.coarse)
-
-
-def _is_written(shard: SealedShard, snapshots: Snapshots) -> bool:
-    """Whether all that there is of a shard is in its file, and the file in the folder."""
-    return snapshots.has(shard) and (shard.coarse is None or (shard.backing is not None and shard.backing.has_coarse))
 
 
 def _step_back() -> None:
