@@ -10,6 +10,7 @@ from indexer.media.pool import THUMBNAIL_LANE, LaneLimits
 from indexer.media.sandbox import SandboxLimits
 from indexer.pipeline import PipelineConfig
 from indexer.worker import WorkerConfig
+from model.kernels.block import Store
 
 if TYPE_CHECKING:
     from indexer.media.reading import Decoder  # the decoders themselves are loaded in the sandbox's process only
@@ -38,6 +39,8 @@ class IndexConfig:
     """Longest video."""
     max_query_s: float = defaults.MAX_QUERY_S
     """Longest clip to search with."""
+    store: Store = "fp16"
+    """How features are kept in memory."""
     exact_budget_ms: float | None = None
     """How long a search may take to score everything before it recalls; None for the default of the device."""
     lease_s: float = defaults.LEASE_S

@@ -1,8 +1,8 @@
 """VideoIndex: the front door. HTTP, the command line, benchmarks and end-to-end tests use it and nothing behind it.
 
-One data folder holds one index: catalogue.sqlite (the truth), media/ (files it manages), incoming/ (uploads in flight)
-and thumbnails/ (made when asked for, gone with their video). Several processes may open one folder: what any of them
-publishes or removes shows in the next search of all.
+One data folder holds one index: catalogue.sqlite (the truth), media/ (files it manages), incoming/ (uploads in flight),
+thumbnails/ (made when asked for, gone with their video) and shards/ (features as they are mapped into memory).
+Several processes may open one folder: what any of them publishes or removes shows in the next search of all.
 It knows no HTTP, no settings and no environment, and it imports torch in searches only: lists do without.
 """
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("vidgrain.index")
 
 THUMBNAILS_FOLDER = "thumbnails"
+SHARDS_FOLDER = "shards"
 
 
 class VideoIndex:
@@ -62,7 +63,7 @@ class VideoIndex:
         self.config = config
         self.storage = Storage(folder, database)
         self._database = database
-        self._parts = LoadedParts(database, load_model, config)
+        self._parts = LoadedParts(database, load_model, config, folder / SHARDS_FOLDER)
         self._pool = DecodePool(config.decode_children, config.decoder, config.sandbox_limits())
         self._clips = self._pool.lane(config.clip_lane())
         self._pictures = self._pool.lane(THUMBNAIL_LANE)
@@ -94,14 +95,14 @@ class VideoIndex:
         return index
 
     def warm_up(self) -> None:
-        """Load the model and the vectors, clean up after killed processes, and follow the change feed in a thread.
+        """Load the model and the vectors, clean up after killed processes, and keep the vectors in order by threads.
 
         Raises: ModelError, ModelMismatch, BackendMissing, CatalogueUnreadable.
         """
         num_deleted = self.storage.sweep()
         follower = self._parts.follower
         follower.catch_up()
-        follower.start()
+        self._parts.start()
         self._parts.searcher.warm_up()
         if follower.vectors.is_whole:
             self._database.drop_old_copy()
@@ -342,8 +343,10 @@ class VideoIndex:
         return self._thumbnails.get(video.id, at_s, make)
 
     def stats(self) -> dict[str, Any]:
-        """Counts, sizes and costs: videos, segments, jobs by status, generation, model, fingerprint, bytes, unreadable,
-        search."""
+        """Counts and sizes: videos, segments, jobs by status, generation, model, fingerprint, bytes, unreadable.
+
+        shards: how the features lie in memory; search: what scoring them costs; None before they were first needed.
+        """
         with self._database.read() as tx:
             num_videos, num_segments = videos.count_ready(tx)
             num_jobs, generation, spec = jobs.count_by_status(tx), tx.last_seq(), bound_model.bound(tx)
@@ -359,6 +362,7 @@ class VideoIndex:
                 "catalogue": total_bytes(self.folder.glob(CATALOGUE_FILE + "*")),
                 "media": self.storage.size_bytes(),
             },
+            "shards": None if follower is None else follower.vectors.describe(),
             "unreadable": {} if follower is None else dict(follower.vectors.unreadable),
             "search": None if (searcher := self._parts.loaded_searcher) is None else searcher.stats(),
         }

@@ -1,12 +1,13 @@
-"""The heavy parts of an index, each loaded when it is first needed: the model, and the vectors with their follower.
+"""The heavy parts of an index, each loaded when it is first needed: the model, and the vectors with their threads.
 
-It knows how they depend on one another; it knows no file of the data folder and no query.
+It knows how they depend on one another; it knows no query.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexer.catalogue import bound_model
@@ -15,8 +16,13 @@ from indexer.catalogue.reader import CatalogueReader
 from indexer.config import IndexConfig
 from indexer.defaults import CPU_BUDGET_MS, GPU_BUDGET_MS
 from indexer.follower import Follower
+from indexer.shards.coarse import Coarse
+from indexer.shards.shard import SealedShard
+from indexer.shards.sizes import Layout
+from indexer.shards.snapshot import CoarseMaker, Snapshots
+from indexer.shards.upkeep import Upkeep
 from indexer.vectors import VectorIndex
-from model.types import VideoTextModel
+from model.types import ModelSpec, VideoTextModel
 
 if TYPE_CHECKING:
     from indexer.search import Searcher
@@ -25,14 +31,19 @@ if TYPE_CHECKING:
 class LoadedParts:
     """Thread-safe; each part is made once."""
 
-    def __init__(self, database: Database, load_model: Callable[[], VideoTextModel], config: IndexConfig) -> None:
+    def __init__(
+        self, database: Database, load_model: Callable[[], VideoTextModel], config: IndexConfig, shards: Path
+    ) -> None:
+        """shards: the folder for files of shards, made when there is one."""
         self.reader = CatalogueReader(database)
         self._database = database
         self._config = config
         self._load_model = load_model
         self._lock = threading.RLock()
         self._model: VideoTextModel | None = None
+        self._shards = shards
         self._follower: Follower | None = None
+        self._upkeep: Upkeep | None = None
         self._searcher: Searcher | None = None
 
     @property
@@ -52,9 +63,37 @@ class LoadedParts:
         with self._lock:
             if self._follower is None:
                 spec = self.model.spec
-                vectors = VectorIndex(spec.embed_dim, spec.num_frames, pooled_dim=spec.pooled_width)
-                self._follower = Follower(vectors, self.reader)
+                layout = Layout(spec.embed_dim, spec.pooled_width, spec.num_frames, self._config.store)
+                coarse = _coarse(spec)
+                snapshots = Snapshots(self._shards, layout, spec.fingerprint, coarse)
+                vectors = VectorIndex(
+                    layout.dim,
+                    layout.num_slots,
+                    pooled_dim=layout.pooled_dim,
+                    store=layout.store,
+                    snapshots=snapshots,
+                )
+                follower = Follower(vectors, self.reader)
+
+                def read_again(shard: SealedShard) -> None:
+                    vectors.forget(shard)
+                    follower.wake()
+
+                self._upkeep = Upkeep(
+                    vectors.shards,
+                    coarse=coarse,
+                    snapshots=snapshots,
+                    renew_token=self.reader.renew_shard_token,
+                    forget=read_again,
+                )
+                self._follower = follower
             return self._follower
+
+    def start(self) -> None:
+        """Start the threads that keep the vectors up to date and in order. Harmless when repeated."""
+        self.follower.start()
+        if self._upkeep is not None:
+            self._upkeep.start()
 
     @property
     def searcher(self) -> Searcher:
@@ -82,8 +121,17 @@ class LoadedParts:
         return self._follower
 
     def close(self) -> None:
-        """End the follower's thread. Harmless when repeated."""
+        """End the threads. Harmless when repeated."""
+        if self._upkeep is not None:
+            self._upkeep.stop()
         if self._follower is not None:
             self._follower.stop()
         if self._searcher is not None:
             self._searcher.close()
+
+
+def _coarse(spec: ModelSpec) -> CoarseMaker:
+    def build(shard: SealedShard) -> Coarse:
+        return Coarse.build(shard.parts.block, has_frame_recall=spec.has_frame_recall)
+
+    return CoarseMaker(build, Coarse.from_parts)

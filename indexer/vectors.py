@@ -11,16 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.records import PublishedVideo, VideoChange
 from indexer.shards.open_shard import fits
-from indexer.shards.rows import among
+from indexer.shards.rows import among, same_features
+from indexer.shards.shard import SealedShard
 from indexer.shards.shard_set import Knowledge, ShardSet
 from indexer.shards.sizes import Layout, ShardSizes
+from indexer.shards.snapshot import Snapshots
 from indexer.shards.view import IndexView
 from model.kernels.block import Store
 
@@ -40,6 +42,7 @@ class Snapshot(Protocol):
     def videos(self, first_number: int, last_number: int) -> Iterator[PublishedVideo]: ...
     def changes(self, after_seq: int, limit: int = ...) -> Sequence[VideoChange]: ...
     def num_stored(self) -> int: ...
+    def shard_tokens(self) -> Sequence[str]: ...
 
 
 class Feed(Protocol):
@@ -60,9 +63,14 @@ class VectorIndex:
         pooled_dim: int | None = None,
         store: Store = "fp16",
         sizes: ShardSizes = ShardSizes(),  # noqa: B008
+        snapshots: Snapshots | None = None,
     ) -> None:
-        """dim: D. num_frames: F. pooled_dim: P, D if not given. store: how features are kept in memory."""
+        """dim: D. num_frames: F. pooled_dim: P, D if not given. store: how features are kept in memory.
+
+        snapshots: files of shards to open with, in place of the catalogue where they are up to date.
+        """
         self.shards = ShardSet(Layout(dim, pooled_dim or dim, num_frames, store), sizes)
+        self._snapshots = snapshots
         self._following = threading.Lock()
         self._damaged: dict[int, PublishedVideo] = {}
         self._is_open = False
@@ -101,6 +109,19 @@ class VectorIndex:
         """Whether everything that is stored could be read."""
         return self.view().is_whole
 
+    def describe(self) -> dict[str, Any]:
+        """For people: shards with their sizes, how much memory they take, and how far upkeep has come."""
+        sealed, view = self.shards.sealed, self.view()
+        return {
+            "store": self.shards.layout.store,
+            "segments": [shard.num_live for shard in view.shards],
+            "dead": sum(len(shard) - shard.num_live for shard in view.shards),
+            "sealed": len(sealed),
+            "mapped": sum(shard.backing is not None for shard in sealed),
+            "coarse": sum(shard.coarse is not None for shard in sealed),
+            "bytes": sum(shard.block.size_bytes for shard in view.shards),
+        }
+
     def follow(self, catalogue: Feed) -> int:
         """Catch up with the catalogue and return the seq reached; one short query where nothing changed.
 
@@ -118,13 +139,21 @@ class VectorIndex:
                     self._is_open = True
             return self.generation
 
+    def forget(self, shard: SealedShard) -> None:
+        """Drop a shard whose features turned out to be damaged; `follow` reads its videos from the catalogue again."""
+        with self._following:
+            self.shards.drop(shard)
+            self._is_open = False
+
     def _open(self, now: Snapshot) -> None:
         """Read everything that isn't held; what an earlier try had read before it failed is."""
         published = now.published()
         numbers = published[:, 0]
-        held, held_seqs = self.shards.held()
-        is_held = _same(published[:, :2], held, held_seqs)
-        gone = held[~among(held, numbers)]
+        if self._snapshots is not None and not self.num_segments:
+            self.shards.start(self._snapshots.load(now.shard_tokens(), published))
+        held = self.shards.held()
+        is_held = same_features(numbers, published[:, 1], held)[1]
+        gone = held[~among(held[:, 0], numbers), 0]
         self.shards.expect(int(published[~is_held, 2].sum()))
         try:
             self._read(now, _runs(np.flatnonzero(~is_held), numbers), gone, self._known(), is_opening=True)
@@ -191,15 +220,6 @@ class VectorIndex:
 
 
 _NONE: Numbers = np.empty(0, dtype=np.int64)
-
-
-def _same(published: NDArray[np.int64], held: Numbers, held_seqs: Numbers) -> NDArray[np.bool_]:
-    """Which of the published videos (V, 2), number and features_seq, are held; `held` is sorted."""
-    if not len(held):
-        return np.zeros(len(published), dtype=np.bool_)
-    at = np.minimum(np.searchsorted(held, published[:, 0]), len(held) - 1)
-    found: NDArray[np.bool_] = (held[at] == published[:, 0]) & (held_seqs[at] == published[:, 1])
-    return found
 
 
 def _runs(places: Numbers, numbers: Numbers | None = None) -> list[tuple[int, int]]:

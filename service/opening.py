@@ -45,6 +45,7 @@ def index_config(settings: Settings) -> IndexConfig:
         decode_children=settings.decode_children,
         query_decode_s=settings.query_decode_s,
         max_segment_s=settings.max_segment_s,
+        store=settings.store,
         exact_budget_ms=settings.exact_budget_ms,
         max_video_s=settings.max_video_s,
         max_query_s=settings.max_query_s,

@@ -146,6 +146,11 @@ class Settings(BaseSettings):
         le=100_000,
         description="Segments taken from each recall channel to be scored in full, unless a search names a number.",
     )
+    store: Literal["fp16", "int8"] = Field(
+        "fp16",
+        description="How features are kept in memory: `fp16`, or `int8`, which takes half of it and changes scores "
+        "a little. The catalogue holds them in full either way.",
+    )
     exact_budget_ms: float | None = Field(
         None,
         ge=0,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.catalogue import segments, videos
+from indexer.catalogue import segments, shard_tokens, videos
 from indexer.catalogue.database import Database
 from indexer.catalogue.filters import compile_filter
 from indexer.catalogue.rows import Transaction
@@ -44,6 +44,10 @@ class Snapshot:
         """Videos that changed after `after_seq`, in order of seq, each once; only those that were ever searchable."""
         return segments.changes_after(self.tx, after_seq, limit)
 
+    def shard_tokens(self) -> tuple[str, ...]:
+        """The tokens by which files made of this catalogue are known, see catalogue/shard_tokens.py."""
+        return shard_tokens.known(self.tx)
+
     def num_stored(self) -> int:
         """The number of stored segments of all videos."""
         return segments.count(self.tx)
@@ -67,6 +71,11 @@ class CatalogueReader:
         """The catalogue as it is now, unchanged for as long as the block runs."""
         with self._database.read() as tx:
             yield Snapshot(tx)
+
+    def renew_shard_token(self) -> str:
+        """Write another token into the catalogue. Raises: CatalogueUnreadable, CatalogueBusy, StorageFull."""
+        with self._database.write() as tx:
+            return shard_tokens.renew(tx)
 
     def allowed_numbers(
         self, filter: Mapping[str, Any] | None, video_ids: Sequence[str] | None = None

@@ -23,6 +23,8 @@ from indexer.records import PackedSegment, PublishedVideo, SegmentFeatures, Stor
 from model.errors import ModelError, ShapeError
 from model.types import ModelSpec, public_name
 
+POSITION = 6
+"""The column of a segment's position in `published_videos`, where SQLite would sort features to sort by it."""
 PUBLISHED = "v.removed_at IS NULL AND v.num_segments > 0"
 """The condition that a row of `videos AS v` can be found."""
 
@@ -127,12 +129,12 @@ def published_videos(tx: Transaction, first_number: int, last_number: int) -> It
         "CAST(s.video_id AS BLOB), s.position, s.start_s, s.end_s, CAST(s.fingerprint AS BLOB), "
         "s.times, s.pooled, s.frames, s.crc32 "
         "FROM videos AS v LEFT JOIN segments AS s ON s.video_id = v.id "
-        f"WHERE v.number BETWEEN ? AND ? AND {PUBLISHED} ORDER BY v.number, s.position",
+        f"WHERE v.number BETWEEN ? AND ? AND {PUBLISHED} ORDER BY v.number",
         first_number,
         last_number,
     )
     for _, group in groupby(rows, key=itemgetter(0)):
-        yield _published_video(tuple(group))
+        yield _published_video(sorted(group, key=itemgetter(POSITION)))
 
 
 def count(tx: Transaction) -> int:

@@ -43,3 +43,13 @@ def rows_of_video(shard: ShardView, video_id: str) -> Rows:
         if shard.is_live is None or shard.is_live[first]:
             return np.arange(first, first + int(shard.videos.num_rows[video_row]))
     return np.empty(0, np.int64)
+
+
+def same_features(
+    numbers: NDArray[np.int64], features_seq: NDArray[np.int64], published: NDArray[np.int64]
+) -> tuple[Rows, NDArray[np.bool_]]:
+    """Look videos up in a table (V, 2+: number, features_seq, by number): their places, and whether both agree."""
+    if not len(published):
+        return np.zeros(len(numbers), np.int64), np.zeros(len(numbers), dtype=np.bool_)
+    at = np.minimum(np.searchsorted(published[:, 0], numbers), len(published) - 1)
+    return at, (published[at, 0] == numbers) & (published[at, 1] == features_seq)

@@ -6,7 +6,7 @@ Letters: N segments, R frames of all of them, V videos. It knows no catalogue an
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -24,11 +24,25 @@ _keys = itertools.count(1)
 
 
 class Backing(Protocol):
-    """The file that a shard's memory is mapped from."""
+    """The file that a shard's memory is mapped from; ShardFile is the real one."""
 
     @property
     def name(self) -> str:
         """The name of the file."""
+        ...
+
+    @property
+    def head_crc32(self) -> int:
+        """What tells its content from any other's."""
+        ...
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether the features are known to be sound."""
+        ...
+
+    def is_sound(self, go_on: Callable[[], bool]) -> bool:
+        """Whether the features have their checksums; they are read if they weren't yet."""
         ...
 
 
@@ -69,7 +83,7 @@ class SealedShard:
     """Live ones."""
     coarse: CoarseIndex | None = None
     backing: Backing | None = None
-    """The file; None for a shard that is in memory only."""
+    """The file that holds all of it; None where there is none."""
 
     @property
     def key(self) -> int:

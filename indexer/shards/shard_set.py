@@ -124,8 +124,8 @@ class ShardSet:
             if not len(self._state.open):
                 self._state = replace(self._state, open=self._new_open())
 
-    def held(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The sorted numbers of all live videos, and their features_seq."""
+    def held(self) -> NDArray[np.int64]:
+        """All live videos, in order of number. (V, 2): number, features_seq."""
         state = self._state
         tables = [(shard.parts.videos, shard.is_live) for shard in state.sealed]
         tables.append((state.open.videos, state.open.is_live))
@@ -133,7 +133,7 @@ class ShardSet:
         numbers = np.concatenate([v.numbers[live] for (v, _), live in zip(tables, is_live, strict=True)])
         seqs = np.concatenate([v.features_seq[live] for (v, _), live in zip(tables, is_live, strict=True)])
         order = np.argsort(numbers, kind="stable")
-        return numbers[order], seqs[order]
+        return np.stack([numbers[order], seqs[order]], axis=1)
 
     def held_seqs(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The features_seq of live videos by number, 0 for those that aren't held."""
@@ -196,6 +196,13 @@ class ShardSet:
             changed = replace(state, sealed=tuple(shards))
             self._state = replace(changed, view=_view(changed, _knowledge(changed.view)))
             return True
+
+    def drop(self, shard: SealedShard) -> None:
+        """Take a shard out; what is held is behind the catalogue until it has been read again."""
+        with self._changing:
+            left = tuple(other for other in self._state.sealed if other.key != shard.key)
+            changed = replace(self._state, sealed=left)
+            self._state = replace(changed, view=_view(changed, replace(_knowledge(changed.view), generation=0)))
 
     def _new_open(self) -> _Open:
         return _Open.of(OpenShard(self.layout, self._expected))

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from indexer.errors import BackendMissing
 from model.errors import VidgrainError
+from model.kernels.block import FeatureBlock
 
 if TYPE_CHECKING:
     from service.settings import Settings
@@ -95,12 +96,18 @@ def _faiss(_: Settings) -> Check:
             "faiss-cpu and faiss-gpu are both installed and overwrite one another",
             "pip uninstall faiss-cpu faiss-gpu, then install one of the extras cpu or gpu.",
         )
-    from indexer.vectors import VectorIndex
+    from indexer.shards.coarse import Coarse
 
-    index = VectorIndex(dim=8, num_frames=2)
+    block = FeatureBlock(
+        frames=np.eye(8, dtype=np.float16),
+        pooled=np.eye(8, dtype=np.float16),
+        first_frame=np.arange(8),
+        num_frames=np.ones(8, np.int32),
+    )
+    found = Coarse.build(block, has_frame_recall=True).by_pooled(np.eye(8, dtype=np.float32), 1, None)
     if not there:
         return Check("faiss", "warn", "can be imported, but neither faiss-cpu nor faiss-gpu is installed")
-    return Check("faiss", "ok", f"{there[0]} {_version(there[0])}, {index.num_segments} segments in a new index")
+    return Check("faiss", "ok", f"{there[0]} {_version(there[0])} finds {len(found.rows)} segments in a new index")
 
 
 def _device(settings: Settings) -> Check:

@@ -29,6 +29,31 @@ class SearchCosts(BaseModel):
     """Microseconds that one segment takes on one core, by scorer, rows and words of the query, as measured so far."""
 
 
+class ShardsResponse(BaseModel):
+    """How the features lie in memory."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    store: Literal["fp16", "int8"]
+    segments: list[int]
+    """Segments of each shard."""
+
+    dead: int
+    """Segments of removed and replaced videos, which take memory until their shard is rewritten."""
+
+    sealed: int
+    """Shards that take no more videos."""
+
+    mapped: int
+    """Sealed shards that lie in files."""
+
+    coarse: int
+    """Sealed shards with a coarse index; the others are scored in full."""
+
+    bytes: int
+    """Bytes of the features in memory."""
+
+
 class IndexResponse(BaseModel):
     """What the index holds."""
 
@@ -46,6 +71,9 @@ class IndexResponse(BaseModel):
     fingerprint: str
     bytes: Mapping[str, int]
     """Bytes on disk: of the catalogue, and of the media files that the index manages."""
+
+    shards: ShardsResponse | None
+    """Absent before the first search."""
 
     unreadable: Mapping[str, str]
     """Videos whose stored features are damaged, with the reason; searches leave them out."""

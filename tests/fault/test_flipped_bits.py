@@ -12,10 +12,10 @@ from indexer.catalogue.database import Database
 from indexer.catalogue.reader import CatalogueReader
 from indexer.errors import IndexerError
 from indexer.records import SearchOptions
-from indexer.search import search
 from indexer.vectors import VectorIndex
 from tests.support.catalogues import SPEC, Catalogue, add_ready
 from tests.support.fakes import FakeModel
+from tests.support.searching import search
 
 NUM_VIDEOS = 6
 NUM_SEGMENTS = 3

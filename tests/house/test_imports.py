@@ -24,7 +24,7 @@ DOORS = {
     "triton": {"model/kernels/aosm_triton.py"},
     "av": {"indexer/media/pyav.py", "indexer/media/write.py"},
     "decord": {"indexer/media/decord.py"},
-    "faiss": {"indexer/shards/coarse.py", "indexer/vectors.py"},
+    "faiss": {"indexer/shards/coarse.py"},
     "sqlite3": {"indexer/catalogue/database.py", "indexer/catalogue/migrations.py"},
     "redis": {"service/wake.py"},
 }

@@ -21,6 +21,7 @@ class MemoryShelf:
         self._seq = 0
         self._next_segment_id = 1
         self._numbers: dict[str, int] = {}
+        self._tokens: list[str] = []
         self._features_seqs: dict[str, int] = {}
         self.damaged: set[str] = set()
 
@@ -61,6 +62,13 @@ class MemoryShelf:
     def published(self) -> NDArray[np.int64]:
         rows = [(self._numbers[key], self._features_seqs[key], len(found)) for key, found in self._segments.items()]
         return np.array(sorted(rows), dtype=np.int64).reshape(-1, 3)
+
+    def shard_tokens(self) -> tuple[str, ...]:
+        return tuple(self._tokens)
+
+    def renew_shard_token(self) -> str:
+        self._tokens.append(f"token {self._seq}.{len(self._tokens)}")
+        return self._tokens[-1]
 
     def changes(self, after_seq: int, limit: int = 1000) -> tuple[VideoChange, ...]:
         rows = sorted((seq, video_id) for video_id, seq in self._seqs.items() if seq > after_seq)

@@ -4,5 +4,5 @@ ALTER TABLE videos ADD COLUMN number INTEGER;
 ALTER TABLE videos ADD COLUMN features_seq INTEGER;
 UPDATE videos SET number = rowid, features_seq = seq;
 CREATE UNIQUE INDEX videos_number ON videos (number);
-CREATE INDEX videos_published ON videos (number, features_seq, num_segments)
-    WHERE removed_at IS NULL AND num_segments > 0;
+-- All that opening an index reads of its videos, without their metadata.
+CREATE INDEX videos_published ON videos (number, features_seq, num_segments, removed_at);

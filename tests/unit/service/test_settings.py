@@ -64,6 +64,8 @@ def test_every_setting_of_the_index_reaches_it() -> None:
         decode_children=5,
         query_decode_s=7.5,
         max_segment_s=2.5,
+        store="int8",
+        exact_budget_ms=12.5,
         max_video_s=3.5,
         max_query_s=4.5,
         lease_s=8.0,
