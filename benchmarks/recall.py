@@ -1,0 +1,284 @@
+"""How much of the exact answer survives coarse recall: recall@10 of candidates, then AOSM, against AOSM over all.
+
+    python -m benchmarks.recall [--segments 10000,100000,1000000] [--variants] [--json]
+
+Letters: T sentences, K candidates of each channel, C centres of a segment's frames.
+The library is made up (benchmarks/recall_data.py) and generated shard by shard, so that a million segments need the
+memory of one shard; the truth is exact (benchmarks/recall_truth.py). Each of the two channels, pooled vectors and
+centres of frames, gives its best K over all shards; a segment of the true ten that is among them is found, because the
+reranker scores every candidate exactly. --variants adds other numbers of centres and other quantisers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.recall_data import KINDS, NUM_FRAMES, Array, Library, Sentences
+from benchmarks.recall_truth import BEST, ExactTop
+from benchmarks.report import Row, Spread, at_least, print_rows
+from indexer.shards.centres import frame_centres
+from indexer.shards.coarse import Coarse, Recipe
+from indexer.shards.view import FoundRows
+from model.kernels.block import FeatureBlock
+
+CANDIDATES = (200, 500, 1000, 2000)
+MOST = max(CANDIDATES)
+SHARD_SEGMENTS = 65_536
+DEFAULT_K = 1000
+GAPS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08)
+"""Adaptive K: candidates no further than this below the tenth best coarse score of their channel."""
+
+Search = Callable[[Array, int], FoundRows]
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """What a variant searches one shard by."""
+
+    pooled: Search
+    frames: Search
+    size_bytes: int
+    build_s: float
+
+
+class Merged:
+    """The best MOST of one channel over all shards."""
+
+    def __init__(self, num_sentences: int) -> None:
+        self.rows = np.full((num_sentences, MOST), -1, np.int64)
+        self.scores = np.full((num_sentences, MOST), -np.inf, np.float32)
+
+    def add(self, found: FoundRows, offset: int) -> None:
+        """Take what a shard gave whose first segment has the number `offset`."""
+        rows = np.concatenate([self.rows, np.where(found.rows < 0, -1, found.rows + offset)], axis=1)
+        scores = np.concatenate([self.scores, found.scores], axis=1)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :MOST]
+        self.rows = np.take_along_axis(rows, best, axis=1)
+        self.scores = np.take_along_axis(scores, best, axis=1)
+
+    def ranks(self, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(T, 10): where each of the wanted rows stands, MOST if it isn't there."""
+        return np.stack([
+            [int(at[0]) if len(at := np.flatnonzero(rows == row)) else MOST for row in those]
+            for rows, those in zip(self.rows, wanted, strict=True)
+        ])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--segments", default="10000,100000", help="sizes of libraries, separated by commas")
+    parser.add_argument("--sentences", type=int, default=180)
+    parser.add_argument("--variants", action="store_true", help="also other centres and quantisers")
+    parser.add_argument("--threads", type=int, default=1, help="of the exact truth")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    rows: list[Row] = []
+    for size in options.segments.split(","):
+        rows += measure(int(size), options.sentences, with_variants=options.variants)
+    print_rows(rows, as_json=options.json)
+
+
+def measure(num_segments: int, num_sentences: int, *, with_variants: bool) -> list[Row]:
+    """All rows of one size of library."""
+    num_shards = -(-num_segments // SHARD_SEGMENTS)
+    library = Library(num_segments, num_sentences, num_shards=num_shards)
+    sentences = library.sentences
+    truth = ExactTop(sentences, NUM_FRAMES)
+    merged: dict[str, tuple[Merged, Merged]] = {}
+    sizes: dict[str, list[float]] = {}
+    build_s: list[float] = []
+    indexes: list[Coarse] = []
+    for number in range(num_shards):
+        offset = number * library.shard_segments
+        block = library.shard(number)
+        truth.add(block, offset)
+        began = time.thread_time()
+        indexes.append(Coarse.build(block, has_frame_recall=True))
+        build_s.append(time.thread_time() - began)
+        for name, channels in _variants(block, indexes[-1], with_variants):
+            pooled, frames = merged.setdefault(name, (Merged(num_sentences), Merged(num_sentences)))
+            pooled.add(channels.pooled(sentences.whole, MOST), offset)
+            frames.add(channels.frames(sentences.whole, MOST), offset)
+            sizes.setdefault(name, []).append(channels.size_bytes / block.size_bytes)
+        del block
+        gc.collect()
+    what = f"{num_segments:,} segments"
+    rows = _about(what, library, sentences, truth, build_s, indexes)
+    for name, both in merged.items():
+        rows += _recall_rows(f"{what}, {name}", sentences, truth, both, float(np.mean(sizes[name])))
+    rows += _adaptive_rows(what, truth, merged["as built"])
+    return rows + _times(what, indexes, sentences)
+
+
+# ---- variants
+
+
+def _variants(block: FeatureBlock, built: Coarse, with_variants: bool) -> list[tuple[str, Channels]]:
+    found = [("as built", _of(built)), ("all lists", _of(_with_all_lists(built)))]
+    found.append(("3 centres, float32", _exact(block, 3)))
+    if with_variants:
+        found += [(f"{number} centres, float32", _exact(block, number)) for number in (1, 2, 4)]
+        found.append(("every frame, float32", _exact(block, NUM_FRAMES)))
+        found += [
+            ("2 centres", _of(Coarse.build(block, has_frame_recall=True, recipe=Recipe(num_centres=2)))),
+            ("4 numbers a code", _of(Coarse.build(block, has_frame_recall=True, recipe=Recipe(numbers_per_code=4)))),
+            ("3 centres, SQ4 flat", _scalar(block, "QT_4bit")),
+            ("3 centres, SQ8 flat", _scalar(block, "QT_8bit")),
+        ]
+    return found
+
+
+def _of(coarse: Coarse) -> Channels:
+    return Channels(
+        lambda queries, k: coarse.by_pooled(queries, k, None),
+        lambda queries, k: coarse.by_frames(queries, k, None),
+        coarse.size_bytes,
+        0.0,
+    )
+
+
+def _with_all_lists(coarse: Coarse) -> Coarse:
+    parts = coarse.parts()
+    head = json.loads(parts["head"].tobytes())
+    for facts in head["channels"].values():
+        facts["nprobe"] = facts["lists"]
+    return Coarse.from_parts(parts | {"head": np.frombuffer(json.dumps(head).encode(), np.uint8)})
+
+
+def _exact(block: FeatureBlock, num_centres: int) -> Channels:
+    """Without quantisation and lists: what the choice of vectors costs by itself."""
+    every = np.arange(len(block))
+    centres, owners = frame_centres(block, every, num_centres)
+    pooled = block.pooled.astype(np.float32)
+    size = 4 * (centres.size + pooled.size)
+    return Channels(
+        lambda queries, k: _best(queries @ pooled.T, every, k),
+        lambda queries, k: _best(queries @ centres.T, owners, k),
+        size,
+        0.0,
+    )
+
+
+def _scalar(block: FeatureBlock, quantiser: str) -> Channels:
+    every = np.arange(len(block))
+    centres, owners = frame_centres(block, every, Recipe().num_centres)
+    searches, size = [], 0
+    for vectors, rows in ((block.pooled.astype(np.float32), every), (centres, owners)):
+        kind = getattr(faiss.ScalarQuantizer, quantiser)
+        index = faiss.IndexScalarQuantizer(vectors.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors[:8192])
+        index.add(vectors)
+        size += index.ntotal * index.code_size
+
+        def search(queries: Array, k: int, index=index, rows=rows) -> FoundRows:  # type: ignore[no-untyped-def]
+            scores, entries = index.search(queries, min(3 * k, index.ntotal))
+            found = np.full((len(queries), len(every)), -np.inf, np.float32)
+            np.maximum.at(found, (np.arange(len(queries))[:, None], rows[entries]), scores)
+            return _best(found, every, k)
+
+        searches.append(search)
+    return Channels(searches[0], searches[1], size, 0.0)
+
+
+def _best(scores: Array, owners: NDArray[np.int64], k: int) -> FoundRows:
+    """The best k rows by their best entry."""
+    num_rows = int(owners[-1]) + 1
+    first = np.searchsorted(owners, np.arange(num_rows))
+    by_row = np.maximum.reduceat(scores, first, axis=1)
+    k = min(k, num_rows)
+    rows = np.argpartition(-by_row, k - 1, axis=1)[:, :k]
+    return FoundRows(rows, np.take_along_axis(by_row, rows, axis=1))
+
+
+# ---- rows
+
+
+def _recall_rows(
+    what: str, sentences: Sentences, truth: ExactTop, both: tuple[Merged, Merged], share: float
+) -> list[Row]:
+    pooled, frames = (channel.ranks(truth.rows) for channel in both)
+    ranks = np.minimum(pooled, frames)
+    rows = []
+    for k in CANDIDATES:
+        recall = (ranks < k).mean(axis=1)
+        against = {kind: float(recall[sentences.kinds == kind].mean()) for kind in KINDS}
+        against |= {"pooled alone": float((pooled < k).mean()), "frames alone": float((frames < k).mean())}
+        target = at_least(0.99) if k == DEFAULT_K and "as built" in what else None
+        rows.append(Row(f"{what}: recall@10, K = {k}, mean", float(recall.mean()), "of 1", against, target=target))
+        target = at_least(0.9) if target else None
+        rows.append(Row(f"{what}: recall@10, K = {k}, 5th percentile", float(np.percentile(recall, 5)), "of 1", target=target))
+    return [*rows, Row(f"{what}: size", share, "of the fp16 features")]
+
+
+def _adaptive_rows(what: str, truth: ExactTop, both: tuple[Merged, Merged]) -> list[Row]:
+    """K by the query: as deep as the coarse scores stay within a gap of the tenth best."""
+    rows = []
+    ranks = [channel.ranks(truth.rows) for channel in both]
+    for gap in GAPS:
+        depths = [(channel.scores >= channel.scores[:, BEST - 1 : BEST] - gap).sum(axis=1) for channel in both]
+        is_found = (ranks[0] < depths[0][:, None]) | (ranks[1] < depths[1][:, None])
+        mean_depth = float(np.mean(depths))
+        fixed = float((np.minimum(*ranks) < mean_depth).mean())
+        against = {"the same K for all": fixed, "its 5th percentile": float(np.percentile((np.minimum(*ranks) < mean_depth).mean(1), 5)), "5th percentile": float(np.percentile(is_found.mean(1), 5)), "mean K": mean_depth}
+        rows.append(Row(f"{what}, K by a gap of {gap}: recall@10, mean", float(is_found.mean()), "of 1", against))
+    return rows
+
+
+def _about(
+    what: str,
+    library: Library,
+    sentences: Sentences,
+    truth: ExactTop,
+    build_s: Sequence[float],
+    indexes: Sequence[Coarse],
+) -> list[Row]:
+    planted = truth.rows == sentences.targets[:, None]
+    in_top = {kind: float(planted[sentences.kinds == kind].any(axis=1).mean()) for kind in KINDS}
+    about = indexes[0].describe()
+    rows = [
+        Row(f"{what}: planted segment within the exact ten", float(planted.any(axis=1).mean()), "of 1", in_top),
+        Row(f"{what}: pairs that the exact truth scored", truth.num_scored / len(sentences.whole), "a sentence"),
+        Row(f"{what}: building a shard of {library.shard_segments:,}", Spread.of(build_s), "s of CPU"),
+    ]
+    for channel, facts in about.items():
+        against = {name: float(facts[name]) for name in ("lists", "nprobe", "recall")}
+        rows.append(Row(f"{what}: share of the lists scanned, {channel}", facts["nprobe"] / facts["lists"], "of 1", against))
+    return rows
+
+
+def _times(what: str, indexes: Sequence[Coarse], sentences: Sentences) -> list[Row]:
+    def timed(search: Callable[[Coarse, Array], FoundRows], which: Sequence[Coarse]) -> Spread:
+        took = []
+        for query in sentences.whole[:30]:
+            began = time.thread_time()
+            for coarse in which:
+                search(coarse, query[None])
+            took.append(1000 * (time.thread_time() - began))
+        return Spread.of(took)
+
+    rows = []
+    channels: Mapping[str, Callable[[Coarse, Array], FoundRows]] = {
+        "pooled": lambda coarse, query: coarse.by_pooled(query, DEFAULT_K, None),
+        "frames": lambda coarse, query: coarse.by_frames(query, DEFAULT_K, None),
+    }
+    for name, search in channels.items():
+        rows.append(Row(f"{what}: search of one shard by {name}, K = {DEFAULT_K}", timed(search, indexes[:1]), "ms, one thread"))
+        if len(indexes) > 1:
+            rows.append(Row(f"{what}: of all {len(indexes)} shards", timed(search, indexes), "ms, one thread"))
+    return rows
+
+
+if __name__ == "__main__":
+    main()
