@@ -68,10 +68,12 @@ class Merged:
 
     def ranks(self, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
         """(T, 10): where each of the wanted rows stands, MOST if it isn't there."""
-        return np.stack([
-            [int(at[0]) if len(at := np.flatnonzero(rows == row)) else MOST for row in those]
-            for rows, those in zip(self.rows, wanted, strict=True)
-        ])
+        return np.stack(
+            [
+                [int(at[0]) if len(at := np.flatnonzero(rows == row)) else MOST for row in those]
+                for rows, those in zip(self.rows, wanted, strict=True)
+            ]
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -213,12 +215,16 @@ def _recall_rows(
     rows = []
     for k in CANDIDATES:
         recall = (ranks < k).mean(axis=1)
-        against = {kind: float(recall[sentences.kinds == kind].mean()) for kind in KINDS}
+        worst = float(np.percentile(recall, 5))
+        against = {"5th percentile": worst}
+        against |= {kind: float(recall[sentences.kinds == kind].mean()) for kind in KINDS}
         against |= {"pooled alone": float((pooled < k).mean()), "frames alone": float((frames < k).mean())}
-        target = at_least(0.99) if k == DEFAULT_K and "as built" in what else None
-        rows.append(Row(f"{what}: recall@10, K = {k}, mean", float(recall.mean()), "of 1", against, target=target))
-        target = at_least(0.9) if target else None
-        rows.append(Row(f"{what}: recall@10, K = {k}, 5th percentile", float(np.percentile(recall, 5)), "of 1", target=target))
+        is_default = k == DEFAULT_K and what.endswith("as built")
+        target = at_least(0.99) if is_default else None
+        rows.append(Row(f"{what}: recall@10, K = {k}", float(recall.mean()), "of 1", against, target=target))
+        if is_default:
+            name = f"{what}: recall@10 of the query at the 5th percentile, K = {k}"
+            rows.append(Row(name, worst, "of 1", target=at_least(0.9)))
     return [*rows, Row(f"{what}: size", share, "of the fp16 features")]
 
 
@@ -230,8 +236,13 @@ def _adaptive_rows(what: str, truth: ExactTop, both: tuple[Merged, Merged]) -> l
         depths = [(channel.scores >= channel.scores[:, BEST - 1 : BEST] - gap).sum(axis=1) for channel in both]
         is_found = (ranks[0] < depths[0][:, None]) | (ranks[1] < depths[1][:, None])
         mean_depth = float(np.mean(depths))
-        fixed = float((np.minimum(*ranks) < mean_depth).mean())
-        against = {"the same K for all": fixed, "its 5th percentile": float(np.percentile((np.minimum(*ranks) < mean_depth).mean(1), 5)), "5th percentile": float(np.percentile(is_found.mean(1), 5)), "mean K": mean_depth}
+        fixed = (np.minimum(*ranks) < mean_depth).mean(axis=1)
+        against = {
+            "mean K": mean_depth,
+            "5th percentile": float(np.percentile(is_found.mean(axis=1), 5)),
+            "the same K for all": float(fixed.mean()),
+            "its 5th percentile": float(np.percentile(fixed, 5)),
+        }
         rows.append(Row(f"{what}, K by a gap of {gap}: recall@10, mean", float(is_found.mean()), "of 1", against))
     return rows
 
@@ -254,7 +265,9 @@ def _about(
     ]
     for channel, facts in about.items():
         against = {name: float(facts[name]) for name in ("lists", "nprobe", "recall")}
-        rows.append(Row(f"{what}: share of the lists scanned, {channel}", facts["nprobe"] / facts["lists"], "of 1", against))
+        rows.append(
+            Row(f"{what}: share of the lists scanned, {channel}", facts["nprobe"] / facts["lists"], "of 1", against)
+        )
     return rows
 
 
@@ -274,7 +287,9 @@ def _times(what: str, indexes: Sequence[Coarse], sentences: Sentences) -> list[R
         "frames": lambda coarse, query: coarse.by_frames(query, DEFAULT_K, None),
     }
     for name, search in channels.items():
-        rows.append(Row(f"{what}: search of one shard by {name}, K = {DEFAULT_K}", timed(search, indexes[:1]), "ms, one thread"))
+        rows.append(
+            Row(f"{what}: search of one shard by {name}, K = {DEFAULT_K}", timed(search, indexes[:1]), "ms, one thread")
+        )
         if len(indexes) > 1:
             rows.append(Row(f"{what}: of all {len(indexes)} shards", timed(search, indexes), "ms, one thread"))
     return rows

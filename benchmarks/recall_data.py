@@ -152,7 +152,9 @@ class Library:
         kinds = np.array([KINDS[q % 3] for q in range(number)])
         is_whole = (kinds == "whole")[:, None]
         topics = self._topics[rng.integers(0, 512, number)]
-        content = unit(np.where(is_whole, np.float32(0.55), np.float32(0.3)) * topics + 0.75 * self._content(rng, number))
+        content = unit(
+            np.where(is_whole, np.float32(0.55), np.float32(0.3)) * topics + 0.75 * self._content(rng, number)
+        )
         needed = sum(1 + (COPIES + LURES) * (kind == "lured") for kind in kinds)
         places = iter(rng.permutation(self.num_segments)[:needed].tolist())
         targets = []

@@ -44,7 +44,7 @@ class ExactTop:
         """Take a shard in whose first segment has the number `offset`."""
         bounds = self._bounds(block)
         for query, bound in enumerate(bounds.T):
-            first = np.argpartition(bound, -FIRST_SCORED)[-FIRST_SCORED:] if len(bound) > FIRST_SCORED else np.arange(len(bound))
+            first = np.argsort(-bound)[:FIRST_SCORED]
             self._score(block, query, first, offset)
             others = np.flatnonzero(bound + MARGIN >= self.totals[query, -1])
             self._score(block, query, np.setdiff1d(others, first), offset)
