@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexer.errors import CatalogueUnreadable
+from indexer.errors import BackendMissing, CatalogueUnreadable
 from indexer.shards.coarse import Coarse
 from indexer.shards.view import FoundRows
 from model.kernels.block import FeatureBlock, Store
@@ -206,3 +208,21 @@ def test_damaged_parts_are_an_error_that_says_what_to_do(coarse: Coarse) -> None
         with pytest.raises(CatalogueUnreadable) as caught:
             Coarse.from_parts(those)
         assert "snapshot" in (caught.value.hint or "")
+
+
+# ---- FAISS itself
+
+
+def test_without_faiss_the_error_names_both_extras(block: FeatureBlock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(BackendMissing) as caught:
+        Coarse.build(block, has_frame_recall=False)
+    assert "vidgrain[cpu]" in (caught.value.hint or "") and "vidgrain[gpu]" in (caught.value.hint or "")
+
+
+def test_an_old_faiss_is_refused(block: FeatureBlock, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = types.ModuleType("faiss")
+    old.__version__ = "1.8.0"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "faiss", old)
+    with pytest.raises(BackendMissing, match=r"1\.8\.0 is too old"):
+        Coarse.build(block, has_frame_recall=False)
