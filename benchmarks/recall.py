@@ -35,8 +35,10 @@ CANDIDATES = (200, 500, 1000, 2000)
 MOST = max(CANDIDATES)
 SHARD_SEGMENTS = 65_536
 DEFAULT_K = 1000
-GAPS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08)
+GAPS_OF_SCORES = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08)
 """Adaptive K: candidates no further than this below the tenth best coarse score of their channel."""
+GAPS_OF_TOTALS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1)
+"""The same below the tenth best total."""
 
 Search = Callable[[Array, int], FoundRows]
 
@@ -102,6 +104,7 @@ def measure(num_segments: int, num_sentences: int, *, with_variants: bool) -> li
     sizes: dict[str, list[float]] = {}
     build_s: list[float] = []
     indexes: list[Coarse] = []
+    errors: dict[str, list[Array]] = {"pooled": [], "frames": []}
     for number in range(num_shards):
         offset = number * library.shard_segments
         block = library.shard(number)
@@ -114,6 +117,8 @@ def measure(num_segments: int, num_sentences: int, *, with_variants: bool) -> li
             pooled.add(channels.pooled(sentences.whole, MOST), offset)
             frames.add(channels.frames(sentences.whole, MOST), offset)
             sizes.setdefault(name, []).append(channels.size_bytes / block.size_bytes)
+        for channel, those in errors.items():
+            those.append(_errors(block, indexes[-1], sentences, channel))
         del block
         gc.collect()
     what = f"{num_segments:,} segments"
@@ -121,7 +126,7 @@ def measure(num_segments: int, num_sentences: int, *, with_variants: bool) -> li
     for name, both in merged.items():
         rows += _recall_rows(f"{what}, {name}", sentences, truth, both, float(np.mean(sizes[name])))
     rows += _adaptive_rows(what, truth, merged["as built"])
-    return rows + _times(what, indexes, sentences)
+    return rows + _error_rows(what, errors) + _times(what, indexes, sentences)
 
 
 # ---- variants
@@ -229,21 +234,51 @@ def _recall_rows(
 
 
 def _adaptive_rows(what: str, truth: ExactTop, both: tuple[Merged, Merged]) -> list[Row]:
-    """K by the query: as deep as the coarse scores stay within a gap of the tenth best."""
+    """K by the query: as deep as the coarse scores of a channel stay within a gap of its tenth best, or of the tenth
+    best total, beside the same K for all queries."""
     rows = []
     ranks = [channel.ranks(truth.rows) for channel in both]
-    for gap in GAPS:
-        depths = [(channel.scores >= channel.scores[:, BEST - 1 : BEST] - gap).sum(axis=1) for channel in both]
-        is_found = (ranks[0] < depths[0][:, None]) | (ranks[1] < depths[1][:, None])
-        mean_depth = float(np.mean(depths))
-        fixed = (np.minimum(*ranks) < mean_depth).mean(axis=1)
-        against = {
-            "mean K": mean_depth,
-            "5th percentile": float(np.percentile(is_found.mean(axis=1), 5)),
-            "the same K for all": float(fixed.mean()),
-            "its 5th percentile": float(np.percentile(fixed, 5)),
-        }
-        rows.append(Row(f"{what}, K by a gap of {gap}: recall@10, mean", float(is_found.mean()), "of 1", against))
+    tenth_total = truth.totals[:, -1:]
+    for rule, gaps in (("its tenth best", GAPS_OF_SCORES), ("the tenth best total", GAPS_OF_TOTALS)):
+        for gap in gaps:
+            tops = [channel.scores[:, BEST - 1 : BEST] if rule == "its tenth best" else tenth_total for channel in both]
+            depths = [(channel.scores >= top - gap).sum(axis=1) for channel, top in zip(both, tops, strict=True)]
+            is_found = (ranks[0] < depths[0][:, None]) | (ranks[1] < depths[1][:, None])
+            mean_depth = float(np.mean(depths))
+            fixed = (np.minimum(*ranks) < mean_depth).mean(axis=1)
+            against = {
+                "mean K": mean_depth,
+                "5th percentile": float(np.percentile(is_found.mean(axis=1), 5)),
+                "the same K for all": float(fixed.mean()),
+                "its 5th percentile": float(np.percentile(fixed, 5)),
+            }
+            rows.append(Row(f"{what}, K by {rule} - {gap}: recall@10", float(is_found.mean()), "of 1", against))
+    return rows
+
+
+def _errors(block: FeatureBlock, coarse: Coarse, sentences: Sentences, channel: str) -> Array:
+    """(T, 200): how much the scores of the best candidates exceed those of the vectors that aren't quantised."""
+    search = coarse.by_pooled if channel == "pooled" else coarse.by_frames
+    found = search(sentences.whole, min(200, len(block)), None)
+    errors = np.empty_like(found.scores)
+    for query, rows in enumerate(found.rows):
+        vectors, owners = block.pooled[rows].astype(np.float32), np.arange(len(rows))
+        if channel == "frames":
+            vectors, owners = frame_centres(block, rows, Recipe().num_centres)
+            owners = np.argsort(rows)[np.searchsorted(np.sort(rows), owners)]
+        exact = np.full(len(rows), -np.inf, np.float32)
+        np.maximum.at(exact, owners, vectors @ sentences.whole[query])
+        errors[query] = found.scores[query] - exact
+    return errors
+
+
+def _error_rows(what: str, errors: Mapping[str, Sequence[Array]]) -> list[Row]:
+    rows = []
+    for channel, by_shard in errors.items():
+        means = [float(those.mean()) for those in by_shard]
+        spread = float(np.mean([those.std() for those in by_shard]))
+        against = {"least mean of a shard": min(means), "greatest": max(means)}
+        rows.append(Row(f"{what}: standard deviation of a score's error, {channel}", spread, "of a cosine", against))
     return rows
 
 
@@ -291,8 +326,15 @@ def _times(what: str, indexes: Sequence[Coarse], sentences: Sentences) -> list[R
             Row(f"{what}: search of one shard by {name}, K = {DEFAULT_K}", timed(search, indexes[:1]), "ms, one thread")
         )
         if len(indexes) > 1:
-            rows.append(Row(f"{what}: of all {len(indexes)} shards", timed(search, indexes), "ms, one thread"))
-    return rows
+            name = f"{what}: search of all {len(indexes)} shards by {name}, K = {DEFAULT_K}"
+            rows.append(Row(name, timed(search, indexes), "ms, one thread"))
+    parts = [coarse.parts() for coarse in indexes]
+    opened = []
+    for those in parts:
+        began = time.thread_time()
+        Coarse.from_parts(those)
+        opened.append(1000 * (time.thread_time() - began))
+    return [*rows, Row(f"{what}: opening a shard's index from its parts", Spread.of(opened), "ms, one thread")]
 
 
 if __name__ == "__main__":

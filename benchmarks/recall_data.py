@@ -80,7 +80,7 @@ class Library:
         away = unit(away - (away @ self._picture)[:, None] * self._picture)
         self._sentence, self._word = unit(0.3 * self._picture + np.sqrt(0.91) * away)
         self._topics = self._content(rng, TOPICS)
-        self._grain = rng.standard_normal((8192, width), dtype=np.float32) / np.float32(np.sqrt(width))
+        self._grain = 0.36 * unit(rng.standard_normal((8192, width), dtype=np.float32))
         self._plants: dict[int, _Plants] = defaultdict(_Plants)
         self.sentences = self._ask(rng, num_sentences)
 
@@ -128,7 +128,7 @@ class Library:
         shot_of = (np.arange(NUM_FRAMES)[None, :, None] >= cuts[:, None, :]).sum(axis=2)
         shot_of = np.minimum(shot_of, num_shots[:, None] - 1)
         content = shots[np.arange(num)[:, None], shot_of]
-        content += 0.36 * self._grain[rng.integers(0, len(self._grain), (num, NUM_FRAMES))]
+        content += self._grain[rng.integers(0, len(self._grain), (num, NUM_FRAMES))]
         return self._as_picture(content)
 
     def _as_picture(self, content: Array) -> Array:
@@ -141,7 +141,7 @@ class Library:
         for row, content in plants.segments:
             if at <= row < at + num:
                 own = self._grain[rng.integers(0, len(self._grain), NUM_FRAMES)]
-                pictures[row - at] = self._as_picture(content + 0.4 * own)
+                pictures[row - at] = self._as_picture(content + own)
         for row, slot, content in plants.frames:
             if at <= row < at + num:
                 pictures[row - at, slot] = self._as_picture(content)
@@ -190,5 +190,6 @@ class Library:
 
 def unit(vectors: Array) -> Array:
     """Vectors of length 1."""
-    scaled: Array = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return scaled.astype(np.float32, copy=False)
+    vectors = vectors.astype(np.float32, copy=False)
+    scaled: Array = vectors / np.sqrt(np.einsum("...d,...d->...", vectors, vectors))[..., None]
+    return scaled
