@@ -238,7 +238,10 @@ class _Channel:
         return codes + 8 * sum(sizes) + centroids
 
     def search(self, queries: Array, k: int, allowed: Bits | None) -> FoundRows:
-        """The k rows with the best entry for each query. Where a filter leaves little, all lists are scanned."""
+        """The k rows with the best entry for each query, as many as may be found if these are fewer.
+
+        Where a filter leaves little, all lists are scanned.
+        """
         facts = self.facts
         num_allowed = facts.rows if allowed is None else int(np.count_nonzero(allowed))
         k = min(k, num_allowed)
@@ -249,6 +252,7 @@ class _Channel:
         found = self._best(queries, k, nprobe, selector)
         if nprobe < facts.lists and (found.rows[:, -1] < 0).any():
             found = self._best(queries, k, facts.lists, selector)
+        self._fill(found, allowed)
         return found
 
     def _best(self, queries: Array, k: int, nprobe: int, selector: Any) -> FoundRows:
@@ -264,6 +268,17 @@ class _Channel:
             rows[q, : len(best)] = entries[best]
             scores[q, : len(best)] = found[best]
         return FoundRows(rows, scores)
+
+    def _fill(self, found: FoundRows, allowed: Bits | None) -> None:
+        """Put the rows last that are still missing: fast scan drops an entry that has the lowest score its tables can
+        hold (of a query of zeros: all). With many codes a vector that hardly happens, with few it does."""
+        for rows, scores in zip(found.rows, found.scores, strict=True):
+            num_found = int(np.count_nonzero(rows >= 0))
+            if num_found < len(rows):
+                is_missing = np.ones(self.facts.rows, np.bool_) if allowed is None else allowed.copy()
+                is_missing[rows[:num_found]] = False
+                rows[num_found:] = np.flatnonzero(is_missing)[: len(rows) - num_found]
+                scores[num_found:] = scores[num_found - 1] if num_found else 0.0
 
     def _entries(self, queries: Array, k: int, nprobe: int, selector: Any) -> tuple[Rows, Array]:
         """FAISS's answer (Q, k): a row as often as it has entries, best first, then -1."""

@@ -116,6 +116,11 @@ def test_the_smallest_shards_work(num_segments: int) -> None:
         assert_is_sound(search(asked, 5, None), 5, None, num_segments)
 
 
+def test_a_query_of_zeros_finds_any_rows(coarse: Coarse) -> None:
+    found = coarse.by_frames(np.zeros((1, WIDTH), np.float32), 20, np.arange(600) > 500)
+    assert_is_sound(found, 20, np.arange(600) > 500, 600)
+
+
 def test_segments_that_are_all_equal_are_all_found() -> None:
     frames = [np.repeat(unit(np.ones((1, WIDTH))), 4, axis=0) for _ in range(100)]
     coarse = Coarse.build(block_of(frames), has_frame_recall=True)
