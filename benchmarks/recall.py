@@ -40,6 +40,9 @@ GAPS_OF_SCORES = (0.02, 0.03, 0.04, 0.05, 0.06, 0.08)
 GAPS_OF_TOTALS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1)
 """The same below the tenth best total."""
 
+TIMED = 30
+"""Queries that are timed, one at a time."""
+
 Search = Callable[[Array, int], FoundRows]
 
 
@@ -50,7 +53,6 @@ class Channels:
     pooled: Search
     frames: Search
     size_bytes: int
-    build_s: float
 
 
 class Merged:
@@ -102,6 +104,7 @@ def measure(num_segments: int, num_sentences: int, *, with_variants: bool) -> li
     truth = ExactTop(sentences, NUM_FRAMES)
     merged: dict[str, tuple[Merged, Merged]] = {}
     sizes: dict[str, list[float]] = {}
+    took: dict[str, Spread] = {}
     build_s: list[float] = []
     indexes: list[Coarse] = []
     errors: dict[str, list[Array]] = {"pooled": [], "frames": []}
@@ -117,6 +120,8 @@ def measure(num_segments: int, num_sentences: int, *, with_variants: bool) -> li
             pooled.add(channels.pooled(sentences.whole, MOST), offset)
             frames.add(channels.frames(sentences.whole, MOST), offset)
             sizes.setdefault(name, []).append(channels.size_bytes / block.size_bytes)
+            if name not in took:
+                took[name] = _timed(lambda query, these=channels: _both(these, query), sentences)
         for channel, those in errors.items():
             those.append(_errors(block, indexes[-1], sentences, channel))
         del block
@@ -125,6 +130,7 @@ def measure(num_segments: int, num_sentences: int, *, with_variants: bool) -> li
     rows = _about(what, library, sentences, truth, build_s, indexes)
     for name, both in merged.items():
         rows += _recall_rows(f"{what}, {name}", sentences, truth, both, float(np.mean(sizes[name])))
+        rows.append(Row(f"{what}, {name}: search of one shard by both, K = {DEFAULT_K}", took[name], "ms, one thread"))
     rows += _adaptive_rows(what, truth, merged["as built"])
     return rows + _error_rows(what, errors) + _times(what, indexes, sentences)
 
@@ -152,7 +158,6 @@ def _of(coarse: Coarse) -> Channels:
         lambda queries, k: coarse.by_pooled(queries, k, None),
         lambda queries, k: coarse.by_frames(queries, k, None),
         coarse.size_bytes,
-        0.0,
     )
 
 
@@ -174,7 +179,6 @@ def _exact(block: FeatureBlock, num_centres: int) -> Channels:
         lambda queries, k: _best(queries @ pooled.T, every, k),
         lambda queries, k: _best(queries @ centres.T, owners, k),
         size,
-        0.0,
     )
 
 
@@ -196,7 +200,7 @@ def _scalar(block: FeatureBlock, quantiser: str) -> Channels:
             return _best(found, every, k)
 
         searches.append(search)
-    return Channels(searches[0], searches[1], size, 0.0)
+    return Channels(searches[0], searches[1], size)
 
 
 def _best(scores: Array, owners: NDArray[np.int64], k: int) -> FoundRows:
@@ -306,28 +310,35 @@ def _about(
     return rows
 
 
+def _both(channels: Channels, query: Array) -> None:
+    channels.pooled(query, DEFAULT_K)
+    channels.frames(query, DEFAULT_K)
+
+
+def _timed(search: Callable[[Array], None], sentences: Sentences) -> Spread:
+    """Milliseconds of CPU time of this thread, a query at a time."""
+    took = []
+    for query in sentences.whole[:TIMED]:
+        began = time.thread_time()
+        search(query[None])
+        took.append(1000 * (time.thread_time() - began))
+    return Spread.of(took)
+
+
 def _times(what: str, indexes: Sequence[Coarse], sentences: Sentences) -> list[Row]:
-    def timed(search: Callable[[Coarse, Array], FoundRows], which: Sequence[Coarse]) -> Spread:
-        took = []
-        for query in sentences.whole[:30]:
-            began = time.thread_time()
-            for coarse in which:
-                search(coarse, query[None])
-            took.append(1000 * (time.thread_time() - began))
-        return Spread.of(took)
+    def by_pooled(which: Sequence[Coarse], query: Array) -> None:
+        for coarse in which:
+            coarse.by_pooled(query, DEFAULT_K, None)
+
+    def by_frames(which: Sequence[Coarse], query: Array) -> None:
+        for coarse in which:
+            coarse.by_frames(query, DEFAULT_K, None)
 
     rows = []
-    channels: Mapping[str, Callable[[Coarse, Array], FoundRows]] = {
-        "pooled": lambda coarse, query: coarse.by_pooled(query, DEFAULT_K, None),
-        "frames": lambda coarse, query: coarse.by_frames(query, DEFAULT_K, None),
-    }
-    for name, search in channels.items():
-        rows.append(
-            Row(f"{what}: search of one shard by {name}, K = {DEFAULT_K}", timed(search, indexes[:1]), "ms, one thread")
-        )
-        if len(indexes) > 1:
-            name = f"{what}: search of all {len(indexes)} shards by {name}, K = {DEFAULT_K}"
-            rows.append(Row(name, timed(search, indexes), "ms, one thread"))
+    for channel, search in (("pooled", by_pooled), ("frames", by_frames)):
+        for which, name in ((indexes[:1], "one shard"), (indexes, f"all {len(indexes)} shards")):
+            took = _timed(lambda query, which=which, search=search: search(which, query), sentences)
+            rows.append(Row(f"{what}: search of {name} by {channel}, K = {DEFAULT_K}", took, "ms, one thread"))
     parts = [coarse.parts() for coarse in indexes]
     opened = []
     for those in parts:
