@@ -41,7 +41,7 @@ class ExactTop:
         """Pairs of a sentence and a segment that the bound could not rule out."""
 
     def add(self, block: FeatureBlock, offset: int) -> None:
-        """Take a shard in whose first segment has the number `offset`."""
+        """Take in a shard of fp16, each segment with all of its frames, whose first has the number `offset`."""
         bounds = self._bounds(block)
         for query, bound in enumerate(bounds.T):
             first = np.argsort(-bound)[:FIRST_SCORED]
@@ -55,9 +55,8 @@ class ExactTop:
         with torch.inference_mode():
             for at in range(0, len(block), SEGMENTS_AT_ONCE):
                 some = np.arange(at, min(at + SEGMENTS_AT_ONCE, len(block)))
-                features = gather(block, some, self._num_frames)
-                frames = torch.from_numpy(features.frames).to(torch.bfloat16).flatten(0, 1)
-                pooled = torch.from_numpy(features.pooled).to(torch.bfloat16)
+                frames = torch.from_numpy(block.frames[some[0] * self._num_frames : (some[-1] + 1) * self._num_frames])
+                frames, pooled = frames.to(torch.bfloat16), torch.from_numpy(block.pooled[some]).to(torch.bfloat16)
                 by_frame = (frames @ self._panel).view(len(some), self._num_frames, *self._shape).amax(1)
                 by_pooled = (pooled @ self._panel).view(len(some), *self._shape)
                 sides = [side.float() for side in (by_frame, by_pooled)]
