@@ -169,6 +169,23 @@ def test_many_threads_find_what_one_finds(many_lists: tuple[FeatureBlock, Coarse
     np.testing.assert_array_equal(alone, together)
 
 
+def test_one_openmp_thread_is_used_by_the_thread_that_searches_and_no_other_is_changed(coarse: Coarse) -> None:
+    import faiss
+
+    def searched() -> int:
+        faiss.omp_set_num_threads(5)
+        coarse.by_pooled(queries(1), 3, None)
+        return int(faiss.omp_get_max_threads())
+
+    def idle() -> int:
+        return int(faiss.omp_get_max_threads())
+
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        before = other.submit(idle).result()
+        assert one.submit(searched).result() == 1
+        assert other.submit(idle).result() == before
+
+
 # ---- snapshots
 
 
