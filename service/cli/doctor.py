@@ -50,6 +50,7 @@ def examine(settings: Settings) -> list[Check]:
         ("packages", _packages),
         ("faiss", _faiss),
         ("device", _device),
+        ("kernel", _kernel),
         ("decoder", _decoder),
         ("data folder", _data_folder),
         ("model", _model),
@@ -121,6 +122,15 @@ def _device(settings: Settings) -> Check:
     if settings.device.startswith("cuda"):
         return Check("device", "fail", f"{settings.device}, but torch sees no GPU", "Set VIDGRAIN_DEVICE=auto or cpu.")
     return Check("device", "ok", f"{settings.device}: CPU with {torch.get_num_threads()} threads")
+
+
+def _kernel(_: Settings) -> Check:
+    from model.kernels import native
+
+    if not native.paths():
+        return Check("kernel", "warn", "searches are scored in torch, several times slower", native.problem())
+    first, *rest = native.paths()
+    return Check("kernel", "ok", f"native {first}" + (f"; this CPU also has {', '.join(rest)}" if rest else ""))
 
 
 def _decoder(settings: Settings) -> Check:
