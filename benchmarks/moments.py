@@ -40,7 +40,7 @@ def measure(name: str) -> dict[str, object]:
     texts = model.encode_text([item.sentence for item in items])
     places = torch.arange(len(items))
     words_VF = _support_of_words(model, texts, videos)
-    sentence_VF = model.score(texts, videos).frame_relevance[places, places].float()
+    sentence_VF = model.frame_relevance(texts, videos)[places, places].float()
     ways = {"sentence": sentence_VF, "words": words_VF, "sentence_and_words": 0.5 * (sentence_VF + words_VF)}
     found = {}
     for way, relevance in ways.items():

@@ -38,6 +38,8 @@ class IndexConfig:
     """Longest video."""
     max_query_s: float = defaults.MAX_QUERY_S
     """Longest clip to search with."""
+    exact_budget_ms: float | None = None
+    """How long a search may take to score everything before it recalls; None for the default of the device."""
     lease_s: float = defaults.LEASE_S
     """Silence after which a job is taken from its worker."""
     heartbeat_s: float = defaults.LEASE_S / defaults.HEARTBEATS_PER_LEASE

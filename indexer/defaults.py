@@ -29,6 +29,12 @@ MAX_QUERY_S = 600.0
 CANDIDATES = 200
 """Segments taken from each recall channel to be scored in full."""
 
+CPU_BUDGET_MS = 25.0
+"""Milliseconds that scoring everything may take before a search recalls candidates, on a CPU."""
+
+GPU_BUDGET_MS = 10.0
+"""The same on a GPU."""
+
 LEASE_S = 30.0
 """Seconds after which another worker takes over the job of a worker that fell silent."""
 

@@ -3,7 +3,7 @@
 One data folder holds one index: catalogue.sqlite (the truth), media/ (files it manages), incoming/ (uploads in flight)
 and thumbnails/ (made when asked for, gone with their video). Several processes may open one folder: what any of them
 publishes or removes shows in the next search of all.
-It knows no HTTP, no settings and no environment.
+It knows no HTTP, no settings and no environment, and it imports torch in searches only: lists do without.
 """
 
 from __future__ import annotations
@@ -13,13 +13,10 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from indexer.catalogue import bound_model, jobs, segments, videos
 from indexer.catalogue.database import Database
-from indexer.catalogue.reader import CatalogueReader
 from indexer.catalogue.videos import NewVideo
 from indexer.config import IndexConfig
 from indexer.errors import InvalidQuery
@@ -28,7 +25,6 @@ from indexer.loaded import LoadedParts
 from indexer.media.pool import THUMBNAIL_LANE, DecodePool
 from indexer.media.sandbox import DecodeSandbox
 from indexer.media.thumbnails import Thumbnails
-from indexer.queries import checked_range, checked_text, clip_features, stored_features
 from indexer.records import (
     AddResult,
     Job,
@@ -39,10 +35,12 @@ from indexer.records import (
     Video,
     VideoStatus,
 )
-from indexer.search import check_options, search
 from indexer.storage import CATALOGUE_FILE, ReceivedFile, Storage, open_catalogue
 from indexer.worker import Worker
 from model.types import Query, VideoFeatures, VideoTextModel
+
+if TYPE_CHECKING:
+    pass
 
 log = logging.getLogger("vidgrain.index")
 
@@ -64,13 +62,12 @@ class VideoIndex:
         self.config = config
         self.storage = Storage(folder, database)
         self._database = database
-        self._parts = LoadedParts(database, load_model)
+        self._parts = LoadedParts(database, load_model, config)
         self._pool = DecodePool(config.decode_children, config.decoder, config.sandbox_limits())
         self._clips = self._pool.lane(config.clip_lane())
         self._pictures = self._pool.lane(THUMBNAIL_LANE)
         self._worker_sandboxes: list[DecodeSandbox] = []
         self._thumbnails = Thumbnails(folder / THUMBNAILS_FOLDER)
-        self._model_device: torch.device | None = None
 
     @classmethod
     def open(
@@ -221,18 +218,16 @@ class VideoIndex:
 
         Raises: EmptyQuery, QueryTooLong, InvalidQuery for options out of bounds, UnknownScorer.
         """
+        spec = self.model.spec  # the model is loaded before what imports torch as well
+        from indexer.queries import checked_text
+        from indexer.search import check_options
+
         text = checked_text(query)
-        check_options(options, self.model.spec, query_is_clip=False)
+        check_options(options, spec, query_is_clip=False)
         started = time.perf_counter()
         features = self.model.encode_text([text])
-        self._model_device = features.sentence.device
-        warnings = []
-        if any(features.is_cut):
-            num_words = self.model.spec.num_words
-            warnings.append(
-                ("query_truncated", f"The model reads {num_words} tokens; the rest of the query was ignored.")
-            )
-        return self._search(features, options, started, warnings=warnings)
+        cut = ("query_truncated", f"The model reads {spec.num_words} tokens; the rest of the query was ignored.")
+        return self._search(features, options, started, warnings=[cut] if any(features.is_cut) else [])
 
     def search_video(
         self,
@@ -246,6 +241,8 @@ class VideoIndex:
 
         Raises: InvalidQuery, UnknownScorer, MediaError, DecodeBusy.
         """
+        from indexer.search import check_options
+
         check_options(options, self.model.spec, query_is_clip=True)
         started = time.perf_counter()
         return self._search(self._clip(existing(path.absolute()), start_s, end_s), options, started)
@@ -263,6 +260,9 @@ class VideoIndex:
         A range too short to hold a stored frame is read from the file. Raises: NotFound, InvalidQuery if the
         video isn't indexed yet or the range is empty, UnknownScorer, MediaError, DecodeBusy.
         """
+        from indexer.queries import checked_range, stored_features
+        from indexer.search import check_options
+
         check_options(options, self.model.spec, query_is_clip=True)
         started = time.perf_counter()
         with self._database.read() as tx:
@@ -271,7 +271,7 @@ class VideoIndex:
         if not stored:
             raise InvalidQuery(f"The video {video_id} isn't indexed: it is {video.status}.", "Wait for its job.")
         start, end = checked_range(start_s, end_s, stored[-1].features.end_s)
-        query = stored_features(stored, start, end, self.model.spec.num_frames, self._device())
+        query = stored_features(stored, start, end, self.model.spec.num_frames, self.model.device)
         if query is None:
             query = self._clip(self._readable(video), start, end)
         return self._search(query, options, started, without=None if options.include_self else video.id)
@@ -357,7 +357,7 @@ class VideoIndex:
                 "catalogue": total_bytes(self.folder.glob(CATALOGUE_FILE + "*")),
                 "media": self.storage.size_bytes(),
             },
-            "unreadable": {} if follower is None else follower.vectors.unreadable,
+            "unreadable": {} if follower is None else dict(follower.vectors.unreadable),
         }
 
     # ---- helpers
@@ -371,16 +371,16 @@ class VideoIndex:
         without: str | None = None,
         warnings: Sequence[tuple[str, str]] = (),
     ) -> SearchAnswer:
+
         encode_ms = (time.perf_counter() - started) * 1e3
         follower = self._parts.follower
         found = list(warnings)
         if not follower.catch_up():
             found.append(("index_behind", "The newest videos are still being read; search again."))
-        return search(
+        return self._parts.searcher.search(
             query,
-            self.model,
-            follower.vectors,
-            CatalogueReader(self._database),
+            follower.vectors.view(),
+            self._parts.reader,
             options,
             without_video_id=without,
             encode_ms=encode_ms,
@@ -393,6 +393,8 @@ class VideoIndex:
         return video.path
 
     def _clip(self, path: Path, start_s: float | None, end_s: float | None) -> VideoFeatures:
+        from indexer.queries import clip_features
+
         with self._clips.turn() as source:
             return clip_features(
                 path,
@@ -403,9 +405,3 @@ class VideoIndex:
                 max_segment_s=self.config.max_segment_s,
                 max_clip_s=self.config.max_query_s,
             )
-
-    def _device(self) -> torch.device:
-        """The device of the model's queries, as seen in what it encodes."""
-        if self._model_device is None:
-            self._model_device = self.model.encode_text(["video"]).sentence.device
-        return self._model_device

@@ -6,10 +6,10 @@ Times are seconds as floats: inside a video from its first frame, else UTC epoch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JobStage = Literal["queued", "probe", "encode", "publish", "done"]
 VideoStatus = Literal["pending", "ready", "failed"]
 OnDuplicate = Literal["skip", "replace", "error"]
-RecallMode = Literal["ann", "exact"]
+RecallMode = Literal["auto", "exact", "ann"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,37 @@ class StoredSegment:
     features: SegmentFeatures
 
 
+class PackedSegment(NamedTuple):
+    """A segment with its features as the catalogue stores them: little-endian bytes, n <= F frames."""
+
+    id: int
+    start_s: float
+    end_s: float
+    times: bytes
+    """(n,) float64."""
+    pooled: bytes
+    """(P,) float16."""
+    frames: bytes
+    """(n, D) float16."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedVideo:
+    """A video that can be found, with the features to find it by."""
+
+    number: int
+    """The catalogue's number of the video, which never changes."""
+    video_id: str
+    features_seq: int
+    """The change that brought its features."""
+    num_segments: int
+    """How many segments it should have."""
+    segments: Sequence[PackedSegment]
+    """In order of time; empty if they can't be read."""
+    damage: str | None
+    """Why they can't be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Video:
     """A file that was added."""
@@ -121,6 +152,10 @@ class VideoChange:
     video_id: str
     num_segments: int
     """How many segments it has to search; 0: drop those that are held."""
+    number: int
+    """The catalogue's number of the video, which never changes."""
+    features_seq: int
+    """The change that brought its features: below `seq` where only its title or metadata changed since."""
 
     @property
     def is_live(self) -> bool:
@@ -172,9 +207,9 @@ class SearchOptions:
     top_k: int = 10
     """At most so many videos."""
     moments_per_video: int = 3
-    recall: RecallMode = "ann"
+    recall: RecallMode = "auto"
     candidates: int = CANDIDATES
-    """Segments that each recall channel gives to be reranked."""
+    """Segments that each recall channel gives to be scored in full, where recall is used."""
     filter: Mapping[str, Any] | None = None
     """As in catalogue/filters.py."""
     video_ids: tuple[str, ...] | None = None
@@ -206,7 +241,7 @@ class Hit:
     score: float
     """The mean over the query's rows of its best segment; for a sentence, that of its best segment."""
     recall_rank: int | None
-    """Where recall had the first of its segments, from 1; None in exact search."""
+    """Where recall had the first of its segments, from 1; None where they were scored without recall."""
     grains: Mapping[str, float]
     """The parts of the score, by the scorer's names."""
     moments: tuple[Moment, ...]
@@ -223,8 +258,8 @@ class SearchAnswer:
     num_candidates: int
     """Segments that were scored in full."""
     effective: Mapping[str, Any]
-    """What was done: scorer, recall, candidates, model, fingerprint, device, generation."""
+    """What was done: scorer, recall and why, candidates, kernel, model, fingerprint, device, generation."""
     timings_ms: Mapping[str, float]
-    """encode, recall, rerank, hydrate, total."""
+    """encode, plan, recall, rerank, hydrate, explain, total."""
     warnings: tuple[tuple[str, str], ...] = field(default=())
     """(code, message)"""

@@ -15,12 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import open_clip
 import torch
-from open_clip.factory import PreprocessCfg, load_checkpoint, merge_preprocess_dict
-from open_clip.pretrained import download_pretrained
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
 from model import hub
@@ -32,9 +27,17 @@ from model.errors import (
     WeightsUnavailable,
     reason_of,
 )
+from model.importing import import_module
 from model.preprocess import Preprocess
 from model.tokenizer import BpeTokenizer, Tokenizer, Tokens, TransformersTokenizer, merges_archive, tokenizer_options
 from model.types import public_name
+
+# Towers need one norm of torchvision and some layers of timm. Run, these packages import torch's compiler, 1,300 models
+# and the hub's client. open_clip itself runs when its lists, its loaders or CoCa are asked for.
+_LATE = ("open_clip", "torchvision", "torchvision.models", "torchvision.ops", "timm")
+towers = import_module("open_clip.model", late=_LATE)
+tokenizers = import_module("open_clip.tokenizer", late=_LATE)
+open_clip = import_module("open_clip", late=_LATE)
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +108,8 @@ class Backbone(nn.Module):
         ids = ids if is_sliced else self._padded(ids)
         words = _project(tower, _hidden(tower, ids))
         end_id = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
-        return text_global_pool(words, ids, pooling, eos_token_id=end_id), words[:, :num_words]
+        sentence = towers.text_global_pool(words, ids, pooling, eos_token_id=end_id)
+        return sentence, words[:, :num_words]
 
     def tokenize(self, texts: Sequence[str], num_words: int) -> Tokens:
         """Sentences -> W tokens each, the start and end tokens included; what does not fit is cut. Thread-safe.
@@ -234,7 +238,7 @@ def bpe_tokenizer(merges: Path | None = None, **options: Any) -> BpeTokenizer:
     options: open_clip's, such as clean="canonicalize". Raises: TokenizerUnavailable.
     """
     archive = {} if merges is None else {"bpe_path": merges_archive(merges)}
-    bpe = SimpleTokenizer(**archive, **options)
+    bpe = tokenizers.SimpleTokenizer(**archive, **options)
     return BpeTokenizer(
         encode=bpe.encode,
         piece=lambda i: bpe.decode([i]).strip(),
@@ -266,7 +270,7 @@ def _project(tower: Any, hidden: Tensor) -> Tensor:
 def _build_clip(model_cfg: dict[str, Any]) -> nn.Module:
     arguments = deepcopy(model_cfg)
     is_custom = arguments.pop("custom_text", False) or "hf_model_name" in arguments["text_cfg"]
-    kind = open_clip.CustomTextCLIP if is_custom else open_clip.CLIP
+    kind = towers.CustomTextCLIP if is_custom else towers.CLIP
     if "multimodal_cfg" in arguments:
         kind = open_clip.CoCa
     arguments["vision_cfg"]["timm_model_pretrained"] = False
@@ -305,7 +309,8 @@ def _agreed_preprocess(architecture: str) -> dict[str, Any]:
 
 
 def _preprocess_of(clip: Any, published: Mapping[str, Any]) -> Preprocess:
-    merged = merge_preprocess_dict(asdict(PreprocessCfg()), dict(published))
+    preprocessing = open_clip.transform
+    merged = preprocessing.merge_preprocess_dict(asdict(preprocessing.PreprocessCfg()), dict(published))
     size = getattr(clip.visual, "image_size", merged["size"])
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     if height != width:
@@ -353,7 +358,8 @@ def _transformers_tokenizer(
     if Path(source).is_dir() or not hub.is_reachable(hub.endpoint()):
         options["local_files_only"] = True
     try:
-        wrapper = HFTokenizer(source, context_length=text_cfg.get("context_length", 77), **options)
+        context_length = text_cfg.get("context_length", 77)
+        wrapper = tokenizers.HFTokenizer(source, context_length=context_length, **options)
     except (ImportError, OSError, ValueError, RuntimeError, AttributeError) as error:
         why = reason_of(error, folder)
         raise TokenizerUnavailable(f"The tokenizer {shown} can't be loaded: {why}.", hint, path=folder) from error
@@ -379,7 +385,7 @@ def _fetch(architecture: str | Mapping[str, Any], tag: str, published: Mapping[s
     if not hub.is_reachable(source):
         raise WeightsUnavailable(f"{message}: {urlsplit(source).hostname} can't be reached.", OFFLINE_HINT)
     try:
-        return Path(download_pretrained(dict(published)))
+        return Path(open_clip.download_pretrained(dict(published)))
     except (OSError, RuntimeError, ValueError) as error:
         raise WeightsUnavailable(f"{message}: {reason_of(error, _DOWNLOADS)}.", OFFLINE_HINT) from error
 
@@ -387,7 +393,7 @@ def _fetch(architecture: str | Mapping[str, Any], tag: str, published: Mapping[s
 def _load_weights(clip: nn.Module, file: Path) -> None:
     """Load a state dict in open_clip's or OpenAI's layout; every key must fit."""
     try:
-        result = load_checkpoint(clip, str(file), strict=False, weights_only=True)
+        result = open_clip.load_checkpoint(clip, str(file), strict=False, weights_only=True)
     except FileNotFoundError as error:
         raise WeightsUnavailable("There is no such file.", OFFLINE_HINT, path=file) from error
     except Exception as error:  # every reader fails in its own way: safetensors, pickle, zip, and load_state_dict

@@ -23,8 +23,10 @@ from torch.nn.functional import normalize
 from model.checked import BadValue, checked
 from model.errors import ShapeError, UnknownScorer
 from model.kernels.aosm_reference import TEMPERATURE, Mixing
+from model.kernels.panel import Panel
 from model.losses import symmetric_cross_entropy
-from model.shared_scorers import SHARED_SCORERS, Cost, ScorerInfo, parts_of, shared_score
+from model.panels import panel_of
+from model.shared_scorers import SHARED_SCORERS, Cost, ScorerInfo, frame_relevance, parts_of, shared_score
 from model.temporal import TemporalConfig, TemporalEncoder, TemporalKind, build_temporal
 from model.types import HeadKind, Query, ScorerName, Scores, TextFeatures, VideoFeatures
 
@@ -345,15 +347,34 @@ class Network(nn.Module, ABC):
 
         Raises: UnknownScorer.
         """
+        name = self.checked_scorer(scorer)
+        if name in SHARED_SCORERS:
+            return shared_score(name, parts_of(query, videos), self._mixing_for(query), self.temperature)
+        return self._own_score(query, videos)
+
+    def panel(self, query: Query, scorer: ScorerName | None = None) -> Panel | None:
+        """What a kernel scores a query by, as `score` does; None for `own_scorer`. Raises: UnknownScorer."""
+        name = self.checked_scorer(scorer)
+        if name not in SHARED_SCORERS:
+            return None
+        mixing, has_unit_frames = self._mixing_for(query), self.has_frame_recall
+        return panel_of(query, name, mixing, self.temperature, has_unit_frames=has_unit_frames)
+
+    def frame_relevance(self, query: Query, videos: VideoFeatures) -> Tensor:
+        """(Q, V, F): how much each frame supports the query, whatever scorer ranks; -inf in padding."""
+        return frame_relevance(parts_of(query, videos))
+
+    def checked_scorer(self, scorer: ScorerName | None) -> ScorerName:
+        """The scorer asked for, or the first. Raises: UnknownScorer."""
         name = scorer or self.scorers[0]
         if name not in self.scorers:
             raise UnknownScorer(
                 f"the scorer {name!r} doesn't work on features of {self.kind}.", f"Use {', '.join(self.scorers)}."
             )
-        if name in SHARED_SCORERS:
-            mixing = Mixing() if isinstance(query, VideoFeatures) else self.mixing()
-            return shared_score(name, parts_of(query, videos), mixing, self.temperature)
-        return self._own_score(query, videos)
+        return name
+
+    def _mixing_for(self, query: Query) -> Mixing:
+        return Mixing() if isinstance(query, VideoFeatures) else self.mixing()
 
     def _own_score(self, query: Query, videos: VideoFeatures) -> Scores:
         """By `own_scorer`."""

@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ from model.preprocess import Preprocess
 from model.served_model import ServedModel
 from model.spec import build_spec
 from model.types import public_name
+from model.unset_weights import unset_weights
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +136,8 @@ def _load_folder(folder: Path, num_frames: int | None, masks: MaskReading | None
     state = read_state(folder / TENSORS_FILE)
     merges = folder / MERGES_FILE
     try:
-        network = build_network(config, merges=merges if merges.is_file() else None, positions=num_positions(state))
+        with unset_weights():
+            network = build_network(config, merges=merges if merges.is_file() else None, positions=num_positions(state))
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
         raise CheckpointMismatch(
             f"It describes a network that can't be built: {type(error).__name__}: {error}.", path=folder / CONFIG_FILE
@@ -145,7 +148,7 @@ def _load_folder(folder: Path, num_frames: int | None, masks: MaskReading | None
 
 def _load_architecture(architecture: str, weights: str, num_frames: int | None, masks: MaskReading | None) -> Network:
     if weights in weight_tags(architecture):
-        return _zero_shot(build_backbone(architecture, weights=weights), num_frames, masks)
+        return _zero_shot(_filled_backbone(architecture, weights=weights), num_frames, masks)
     file = Path(weights)
     if not file.is_file():
         if file.suffix in WEIGHT_SUFFIXES or "/" in weights:
@@ -155,8 +158,8 @@ def _load_architecture(architecture: str, weights: str, num_frames: int | None, 
     state = read_state(file)
     layout = _layout(state)
     if layout == "open_clip" and not is_torchscript(file):
-        return _zero_shot(build_backbone(architecture, weights=file), num_frames, masks)
-    backbone = build_backbone(architecture)
+        return _zero_shot(_filled_backbone(architecture, weights=file), num_frames, masks)
+    backbone = _filled_backbone(architecture)
     if layout == "open_clip":  # an archive gives only its tensors, so open_clip can't load it
         network = _zero_shot(backbone, num_frames, masks)
         skipped = passed_over(state)
@@ -171,14 +174,14 @@ def _load_architecture(architecture: str, weights: str, num_frames: int | None, 
 
 def _load_published(path: Path, num_frames: int | None, masks: MaskReading | None) -> Network:
     found = read_published(path)
-    backbone = build_backbone(found.model_cfg, merges=found.merges, preprocess=found.preprocess)
+    backbone = _filled_backbone(found.model_cfg, merges=found.merges, preprocess=found.preprocess)
     return _load_official(backbone, found.state, found.layout, path, num_frames, masks)
 
 
 def _load_open_clip(weights: Path, num_frames: int | None, masks: MaskReading | None) -> Network:
     found = read_open_clip(weights)
     try:
-        backbone = build_backbone(
+        backbone = _filled_backbone(
             found.model_cfg,
             weights=found.weights,
             merges=found.merges,
@@ -190,6 +193,12 @@ def _load_open_clip(weights: Path, num_frames: int | None, masks: MaskReading | 
             f"It describes towers that can't be built: {type(error).__name__}: {error}.", path=found.config_file
         ) from error
     return _zero_shot(backbone, num_frames, masks)
+
+
+def _filled_backbone(architecture: str | Mapping[str, Any], **given: Any) -> Backbone:
+    """A backbone as build_backbone makes it, for weights from a file: until they are loaded, it holds any numbers."""
+    with unset_weights():
+        return build_backbone(architecture, **given)
 
 
 def _load_official(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from model.errors import ShapeError
+from model.kernels.panel import Panel
 from model.network import Network
 from model.resize import FrameResize
 from model.types import ModelSpec, Pixels, Query, ScorerName, Scores, TextFeatures, VideoFeatures
@@ -78,7 +79,7 @@ class ServedModel:
     def score(self, query: Query, videos: VideoFeatures, scorer: ScorerName | None = None) -> Scores:
         """Each query against each segment by one of `spec.scorers`, None for the first.
 
-        Shapes:  query of Q rows, videos of V segments -> Scores (Q, V), (Q, V, G), (Q, V, F).
+        Shapes:  query of Q rows, videos of V segments -> Scores (Q, V), (Q, V, G).
         Raises:  ShapeError if embedding widths differ, UnknownScorer.
         """
         if videos.pooled.shape[-1] != self.spec.pooled_width or videos.frames.shape[-1] != self.spec.embed_dim:
@@ -86,8 +87,19 @@ class ServedModel:
                 f"stored embeddings are {videos.pooled.shape[-1]} and {videos.frames.shape[-1]} wide, "
                 f"the model's {self.spec.pooled_width} and {self.spec.embed_dim}"
             )
-        here = VideoFeatures(*(x.to(self.device) for x in (videos.pooled, videos.frames, videos.mask)))
-        return self.network.score(query, here, scorer)
+        return self.network.score(query, self._here(videos), scorer)
+
+    def panel(self, query: Query, scorer: ScorerName | None = None) -> Panel | None:
+        """What a kernel scores a query by, see VideoTextModel. Raises: UnknownScorer."""
+        return self.network.panel(query, scorer)
+
+    @torch.inference_mode()
+    def frame_relevance(self, query: Query, videos: VideoFeatures) -> Tensor:
+        """(Q, V, F): how much each frame supports the query, -inf in padding."""
+        return self.network.frame_relevance(query, self._here(videos))
+
+    def _here(self, videos: VideoFeatures) -> VideoFeatures:
+        return VideoFeatures(*(x.to(self.device) for x in (videos.pooled, videos.frames, videos.mask)))
 
     @torch.inference_mode()
     def similarity(self, texts: TextFeatures, videos: VideoFeatures) -> Tensor:

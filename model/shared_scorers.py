@@ -97,7 +97,7 @@ def parts_of(query: Query, videos: VideoFeatures) -> Parts:
 
 
 def shared_score(scorer: ScorerName, given: Parts, mixing: Mixing, temperature: float | Tensor = TEMPERATURE) -> Scores:
-    """Score by one of SHARED_SCORERS, through the head -> Scores (T, V), (T, V, G), (T, V, F). Raises: KeyError."""
+    """Score by one of SHARED_SCORERS, through the head -> Scores (T, V), (T, V, G). Raises: KeyError."""
     return _BY_NAME[scorer](given, mixing, temperature)
 
 
@@ -105,7 +105,7 @@ def _aosm(given: Parts, mixing: Mixing, temperature: float | Tensor) -> Scores:
     found = four_grains(
         given.whole, given.parts, given.pooled, given.frames, mixing, given.parts_mask, given.frames_mask, temperature
     )
-    return _scores(found.grains_TV4, given, GRAINS)
+    return _scores(found.grains_TV4, GRAINS)
 
 
 def _multi_grained(given: Parts, mixing: Mixing, temperature: float | Tensor) -> Scores:
@@ -121,7 +121,7 @@ def _multi_grained(given: Parts, mixing: Mixing, temperature: float | Tensor) ->
         ],
         dim=-1,
     )
-    return _scores(grains_TV4, given, GRAINS)
+    return _scores(grains_TV4, GRAINS)
 
 
 def _maxsim(given: Parts, mixing: Mixing, temperature: float | Tensor) -> Scores:
@@ -129,18 +129,18 @@ def _maxsim(given: Parts, mixing: Mixing, temperature: float | Tensor) -> Scores
     best_TVW = _best(fine_TVWF, given.frames_mask[None, :, None, :])
     mask_TVW = given.parts_mask[:, None, :].expand_as(best_TVW)
     score_TV = (best_TVW * mask_TVW).sum(-1) / mask_TVW.sum(-1).clamp_min(1)
-    return _scores(score_TV[..., None], given, SHARED["maxsim"].parts)
+    return _scores(score_TV[..., None], SHARED["maxsim"].parts)
 
 
 def _max_frame(given: Parts, mixing: Mixing, temperature: float | Tensor) -> Scores:
     sim_TVF = torch.einsum("td,vfd->tvf", given.whole, given.frames)
     score_TV = _best(sim_TVF, given.frames_mask[None])
-    return _scores(score_TV[..., None], given, SHARED["max_frame"].parts)
+    return _scores(score_TV[..., None], SHARED["max_frame"].parts)
 
 
 def _mean_score(given: Parts, mixing: Mixing, temperature: float | Tensor) -> Scores:
     score_TV = _through(given.whole, mixing.sentence_DD) @ given.pooled.T
-    return _scores(score_TV[..., None], given, SHARED["mean"].parts)
+    return _scores(score_TV[..., None], SHARED["mean"].parts)
 
 
 _BY_NAME = {
@@ -166,8 +166,8 @@ def frame_relevance(given: Parts) -> Tensor:
     return sim_TVF.masked_fill(~given.frames_mask[None], float("-inf"))
 
 
-def _scores(grains_TVG: Tensor, given: Parts, names: tuple[str, ...]) -> Scores:
-    return Scores(grains_TVG.mean(-1), grains_TVG, frame_relevance(given), names)
+def _scores(grains_TVG: Tensor, names: tuple[str, ...]) -> Scores:
+    return Scores(grains_TVG.mean(-1), grains_TVG, names)
 
 
 def _through(x: Tensor, matrix_DD: Tensor | None) -> Tensor:

@@ -12,13 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from model.resize import FrameResize
+if TYPE_CHECKING:  # what only lists videos imports no torch
+    from torch import Tensor, device
+
+    from model.kernels.panel import Panel
+    from model.resize import FrameResize
 
 Pixels = NDArray[np.uint8]
 """The frames of one segment in order of time: (n, height, width, 3) sRGB uint8, 1 <= n <= F."""
@@ -131,9 +134,6 @@ class Scores:
     grains: Tensor
     """(Q, V, G): the parts that it is made of."""
 
-    frame_relevance: Tensor
-    """(Q, V, F): how much each frame slot supports the query, -inf where the slot is padding."""
-
     names: tuple[str, ...] = GRAINS
     """The names of the G parts."""
 
@@ -143,6 +143,11 @@ class VideoTextModel(Protocol):
 
     @property
     def spec(self) -> ModelSpec: ...
+
+    @property
+    def device(self) -> device:
+        """Where it runs: its features come from there."""
+        ...
 
     @property
     def resize(self) -> FrameResize:
@@ -170,4 +175,15 @@ class VideoTextModel(Protocol):
 
         Raises: ShapeError if widths differ, UnknownScorer.
         """
+        ...
+
+    def panel(self, query: Query, scorer: ScorerName | None = None) -> Panel | None:
+        """What a kernel needs to score as `score` does; None for a scorer that only `score` can compute.
+
+        Raises: UnknownScorer.
+        """
+        ...
+
+    def frame_relevance(self, query: Query, videos: VideoFeatures) -> Tensor:
+        """(Q, V, F): how much each frame slot supports the query, whatever scorer ranks; -inf in padding."""
         ...

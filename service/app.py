@@ -1,4 +1,4 @@
-"""The composition root: settings -> model -> index -> the HTTP application with its routes and page."""
+"""The HTTP application over an index (opening.py): its routes, its page and its documents."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
-from indexer.config import IndexConfig
-from indexer.defaults import HEARTBEATS_PER_LEASE
 from indexer.errors import BackendMissing
 from indexer.index import VideoIndex
 from indexer.records import SearchOptions
-from model.types import VideoTextModel
 from service import bodies, edge
+from service.opening import open_index
 from service.readiness import Readiness
 from service.responses.parts import Problem
 from service.routes import health, indexing, jobs, models, search, videos
@@ -42,40 +40,6 @@ _DESCRIPTION = """Video-text search: type a sentence or drop a clip, and land on
 
 Every path is here at the root and under `/v1`. Times are seconds. Every failure is `application/problem+json` with a
 stable `code`, and every answer carries an `X-Request-ID`."""
-
-
-def open_index(settings: Settings) -> VideoIndex:
-    """The index that the settings name. Its model is loaded when something first needs it, or by `warm_up`.
-
-    Raises: IndexerError.
-    """
-
-    def load() -> VideoTextModel:
-        import torch
-
-        from model.registry import load_model
-
-        if settings.torch_threads is not None:
-            torch.set_num_threads(settings.torch_threads)
-        return load_model(settings.model, device=settings.device, num_frames=settings.num_frames)
-
-    return VideoIndex.open(settings.data, load, index_config(settings))
-
-
-def index_config(settings: Settings) -> IndexConfig:
-    """The part of the settings that the index takes."""
-    return IndexConfig(
-        decoder=settings.decoder,
-        decode_timeout_s=settings.decode_timeout_s,
-        decode_memory_bytes=settings.decode_memory_bytes,
-        decode_children=settings.decode_children,
-        query_decode_s=settings.query_decode_s,
-        max_segment_s=settings.max_segment_s,
-        max_video_s=settings.max_video_s,
-        max_query_s=settings.max_query_s,
-        lease_s=settings.lease_s,
-        heartbeat_s=settings.lease_s / HEARTBEATS_PER_LEASE,
-    )
 
 
 def create_app(settings: Settings, index: VideoIndex | None = None, *, worker: WatchedWorker | None = None) -> FastAPI:

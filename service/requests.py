@@ -119,13 +119,15 @@ class Recall(Body):
     """How candidates are found before they are scored in full."""
 
     mode: RecallMode = Field(
-        default="ann", description="`ann`: the best candidates by embedding; `exact`: score everything."
+        default="auto",
+        description="`exact`: score everything; `ann`: score the candidates that recall finds; `auto`: exact as long "
+        "as that takes less than the server's budget. `effective` reports what was done and why.",
     )
     candidates: int | None = Field(
         default=None,
         ge=1,
         le=100_000,
-        description="Segments taken from each recall channel; default: the server's setting.",
+        description="Segments taken from each recall channel in `ann`; default: the server's setting.",
     )
 
 

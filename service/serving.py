@@ -55,7 +55,8 @@ def serve(settings: Settings, listener: socket.socket, *, with_worker: bool) -> 
     """
     import uvicorn
 
-    from service.app import create_app, open_index
+    from service.app import create_app
+    from service.opening import open_index
 
     # uvicorn re-raises a caught signal once it has shut down; the `finally` block below must still run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

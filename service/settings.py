@@ -146,6 +146,13 @@ class Settings(BaseSettings):
         le=100_000,
         description="Segments taken from each recall channel to be scored in full, unless a search names a number.",
     )
+    exact_budget_ms: float | None = Field(
+        None,
+        ge=0,
+        le=60_000,
+        description="Milliseconds that scoring the whole library may take before a search recalls candidates first; "
+        f"empty: {defaults.CPU_BUDGET_MS:g} on a CPU, {defaults.GPU_BUDGET_MS:g} on a GPU.",
+    )
 
     # Indexing
     worker: bool = Field(

@@ -152,11 +152,12 @@ def publish(tx: Transaction, job: Job, media: MediaInfo, segments: Sequence[Segm
     held = require_owned(tx, job)
     check_features(segments, spec, fingerprint)
     replace_segments(tx, held.video_id, segments, fingerprint)
+    seq = tx.next_seq()
     tx.change(
-        "UPDATE videos SET status = 'ready', seq = ?, indexed_at = ?, num_segments = ?, error_code = NULL, "
-        "error_message = NULL, duration_s = ?, fps = ?, width = ?, height = ?, rotation_deg = ?, codec = ?, "
-        "container = ?, has_audio = ? WHERE id = ?",
-        *(tx.next_seq(), tx.now_s, len(segments)),
+        "UPDATE videos SET status = 'ready', seq = ?, features_seq = ?, indexed_at = ?, num_segments = ?, "
+        "error_code = NULL, error_message = NULL, duration_s = ?, fps = ?, width = ?, height = ?, rotation_deg = ?, "
+        "codec = ?, container = ?, has_audio = ? WHERE id = ?",
+        *(seq, seq, tx.now_s, len(segments)),
         *(media.duration_s, media.fps, media.width, media.height, media.rotation_deg),
         *(storable_line(media.codec), storable_line(media.container), int(media.has_audio), held.video_id),
     )

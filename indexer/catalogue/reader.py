@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +14,12 @@ from numpy.typing import NDArray
 
 from indexer.catalogue import segments, videos
 from indexer.catalogue.database import Database
+from indexer.catalogue.filters import compile_filter
 from indexer.catalogue.rows import Transaction
-from indexer.records import StoredSegment, Video, VideoChange
+from indexer.records import PublishedVideo, Video, VideoChange
+
+FILTERS_KEPT = 16
+"""Results of filters that are kept; one has 8 bytes for each video that passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +28,21 @@ class Snapshot:
 
     tx: Transaction
 
+    def last_seq(self) -> int:
+        """The number of the newest change, 0 at first."""
+        return self.tx.last_seq()
+
+    def published(self) -> NDArray[np.int64]:
+        """Every video that can be found, in order of number. (V, 3): number, features_seq, num_segments."""
+        return segments.published(self.tx)
+
+    def videos(self, first_number: int, last_number: int) -> Iterator[PublishedVideo]:
+        """The videos that can be found among a range of numbers, in that order, with their features."""
+        return segments.published_videos(self.tx, first_number, last_number)
+
     def changes(self, after_seq: int, limit: int = 1000) -> tuple[VideoChange, ...]:
         """Videos that changed after `after_seq`, in order of seq, each once; only those that were ever searchable."""
         return segments.changes_after(self.tx, after_seq, limit)
-
-    def segments(self, video_id: str) -> tuple[StoredSegment, ...]:
-        """A video's segments in order of time. Raises: CatalogueUnreadable if the bytes of one have changed."""
-        return segments.read_segments(self.tx, video_id)
 
     def num_stored(self) -> int:
         """The number of stored segments of all videos."""
@@ -36,10 +50,12 @@ class Snapshot:
 
 
 class CatalogueReader:
-    """Reads one catalogue, in a transaction per call."""
+    """Reads one catalogue, in a transaction per call. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._allowed: OrderedDict[object, tuple[int, NDArray[np.int64]]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def last_seq(self) -> int:
         """The number of the newest change, 0 at first; it rises with every change of what a search may show."""
@@ -52,10 +68,30 @@ class CatalogueReader:
         with self._database.read() as tx:
             yield Snapshot(tx)
 
-    def segment_ids(self, filter: Mapping[str, Any] | None, video_ids: Sequence[str] | None) -> NDArray[np.int64]:
-        """The sorted ids of segments whose video passes the filter and is among video_ids (None: any)."""
+    def allowed_numbers(
+        self, filter: Mapping[str, Any] | None, video_ids: Sequence[str] | None = None
+    ) -> NDArray[np.int64]:
+        """The sorted numbers of the videos that can be found, pass the filter and are among video_ids (None: any).
+
+        Kept until the catalogue changes; don't write into it. Raises: InvalidFilter.
+        """
+        clause = compile_filter(filter)
+        key = clause, None if video_ids is None else tuple(video_ids)
         with self._database.read() as tx:
-            return segments.searchable_ids(tx, filter, video_ids)
+            seq = tx.last_seq()  # rises with every change of a video that can be found
+            with self._lock:
+                known = self._allowed.get(key)
+                if known is not None and known[0] == seq:
+                    self._allowed.move_to_end(key)
+                    return known[1]
+            numbers = segments.allowed_numbers(tx, clause, video_ids)
+        numbers.flags.writeable = False
+        with self._lock:
+            self._allowed[key] = seq, numbers
+            self._allowed.move_to_end(key)
+            while len(self._allowed) > FILTERS_KEPT:
+                self._allowed.popitem(last=False)
+        return numbers
 
     def live_videos(self, ids: Sequence[str]) -> dict[str, Video]:
         """Those of the ids that are videos, by id; unknown ones are left out."""

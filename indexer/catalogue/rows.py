@@ -9,7 +9,7 @@ import base64
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,6 +39,11 @@ class Transaction:
     def rows(self, sql: str, *parameters: Any) -> list[Row]:
         """All rows of a query."""
         found: list[Row] = self._execute(sql, parameters).fetchall()
+        return found
+
+    def stream(self, sql: str, *parameters: Any) -> Iterator[Row]:
+        """The rows of a query, one after another: no more than one is in memory."""
+        found: Iterator[Row] = self._execute(sql, parameters)
         return found
 
     def row(self, sql: str, *parameters: Any) -> Row | None:

@@ -8,18 +8,23 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.catalogue.filters import compile_filter
+from indexer.catalogue.filters import Clause
 from indexer.catalogue.rows import Row, Transaction
 from indexer.errors import CatalogueUnreadable, ModelMismatch
-from indexer.records import SegmentFeatures, StoredSegment, VideoChange
+from indexer.records import PackedSegment, PublishedVideo, SegmentFeatures, StoredSegment, VideoChange
 from model.errors import ModelError, ShapeError
 from model.types import ModelSpec, public_name
+
+PUBLISHED = "v.removed_at IS NULL AND v.num_segments > 0"
+"""The condition that a row of `videos AS v` can be found."""
 
 REBUILD_HINT = "Restore the data folder from a backup, or remove the video and add it again."
 
@@ -53,7 +58,10 @@ def replace_segments(tx: Transaction, video_id: str, segments: Sequence[SegmentF
         times = np.asarray(segment.times_s, dtype="<f8").tobytes()
         pooled = np.ascontiguousarray(segment.pooled, dtype="<f2").tobytes()
         frames = np.ascontiguousarray(segment.frames, dtype="<f2").tobytes()
-        crc32 = _crc32(video_id, position, segment.start_s, segment.end_s, fingerprint, times, pooled, frames)
+        crc32 = _crc32(
+            *(video_id.encode(), position, segment.start_s, segment.end_s, fingerprint.encode()),
+            *(times, pooled, frames),
+        )
         tx.change(
             "INSERT INTO segments (video_id, position, start_s, end_s, fingerprint, times, pooled, frames, crc32) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -76,30 +84,55 @@ def read_segments(tx: Transaction, video_id: str) -> tuple[StoredSegment, ...]:
     return tuple(_segment_of(row) for row in rows)
 
 
-def searchable_ids(
-    tx: Transaction, filter: Mapping[str, Any] | None, video_ids: Sequence[str] | None
-) -> NDArray[np.int64]:
-    """The sorted ids of segments whose live video passes the filter and is among video_ids (None: any)."""
-    clause = compile_filter(filter)
-    sql = "SELECT s.id AS id FROM segments AS s JOIN videos AS v ON v.id = s.video_id WHERE v.removed_at IS NULL"
+def published(tx: Transaction) -> NDArray[np.int64]:
+    """Every video that can be found, in order of number. (V, 3): number, features_seq, num_segments."""
+    row = tx.row(
+        "SELECT group_concat(v.number || ',' || COALESCE(v.features_seq, 0) || ',' || v.num_segments) AS text "
+        f"FROM videos AS v WHERE {PUBLISHED}"
+    )
+    rows = _integers(row).reshape(-1, 3)
+    return rows[np.argsort(rows[:, 0], kind="stable")]
+
+
+def allowed_numbers(tx: Transaction, clause: Clause, video_ids: Sequence[str] | None) -> NDArray[np.int64]:
+    """The sorted numbers of the videos that can be found, pass the filter and are among video_ids (None: any)."""
+    sql = f"SELECT group_concat(v.number) AS text FROM videos AS v WHERE {PUBLISHED}"
     parameters: list[Any] = []
     if video_ids is not None:
         sql += " AND v.id IN (SELECT value FROM json_each(?))"
         parameters.append(json.dumps([given for given in video_ids if isinstance(given, str) and given.isascii()]))
-    rows = tx.rows(f"{sql} AND {clause.sql}", *parameters, *clause.parameters)
-    return np.sort(np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows)))
+    return np.sort(_integers(tx.row(f"{sql} AND {clause.sql}", *parameters, *clause.parameters)))
 
 
 def changes_after(tx: Transaction, after_seq: int, limit: int = 1000) -> tuple[VideoChange, ...]:
     """Videos that changed after `after_seq`, in order of seq, each once; only those that were ever searchable."""
     rows = tx.rows(
-        "SELECT seq, CAST(id AS BLOB) AS id, CASE WHEN removed_at IS NULL THEN num_segments ELSE 0 END AS num "
-        "FROM videos WHERE seq > ? ORDER BY seq LIMIT ?",
+        "SELECT seq, CAST(id AS BLOB) AS id, CASE WHEN removed_at IS NULL THEN num_segments ELSE 0 END AS num, number, "
+        "COALESCE(features_seq, 0) AS features_seq FROM videos WHERE seq > ? ORDER BY seq LIMIT ?",
         after_seq,
         limit,
     )
-    # a damaged id may not be UTF-8: the reader then misses its segments and reports the video
-    return tuple(VideoChange(row["seq"], row["id"].decode("utf-8", "replace"), row["num"]) for row in rows)
+    return tuple(
+        VideoChange(row["seq"], _text(row["id"]), row["num"], row["number"], row["features_seq"]) for row in rows
+    )
+
+
+def published_videos(tx: Transaction, first_number: int, last_number: int) -> Iterator[PublishedVideo]:
+    """The videos that can be found among a range of numbers, in that order, with their features: one SELECT.
+
+    A video of which a segment is damaged or missing comes without segments and with the reason.
+    """
+    rows = tx.stream(
+        "SELECT v.number, CAST(v.id AS BLOB), COALESCE(v.features_seq, 0), v.num_segments, s.id, "
+        "CAST(s.video_id AS BLOB), s.position, s.start_s, s.end_s, CAST(s.fingerprint AS BLOB), "
+        "s.times, s.pooled, s.frames, s.crc32 "
+        "FROM videos AS v LEFT JOIN segments AS s ON s.video_id = v.id "
+        f"WHERE v.number BETWEEN ? AND ? AND {PUBLISHED} ORDER BY v.number, s.position",
+        first_number,
+        last_number,
+    )
+    for _, group in groupby(rows, key=itemgetter(0)):
+        yield _published_video(tuple(group))
 
 
 def count(tx: Transaction) -> int:
@@ -107,8 +140,42 @@ def count(tx: Transaction) -> int:
     return int(tx.rows("SELECT COUNT(*) FROM segments")[0][0])
 
 
+def _integers(row: Row) -> NDArray[np.int64]:
+    """The integers of a column `text` that joins them by commas: one value for SQLite, and no object for each."""
+    return np.fromstring(row["text"] or "", dtype=np.int64, sep=",")
+
+
+def _text(stored: bytes) -> str:
+    """An id as text; a damaged one may not be UTF-8, and has no segments then."""
+    return stored.decode("utf-8", "replace")
+
+
+def _published_video(rows: Sequence[Row]) -> PublishedVideo:
+    """A video from its rows: one for each segment, or a single one without a segment."""
+    number, video_id, features_seq, num_segments, *_ = rows[0]
+    name, damage = _text(video_id), None
+    segments: list[PackedSegment] = []
+    for _, _, _, _, segment_id, *place, crc32 in rows:
+        if segment_id is None:
+            continue
+        if not _is_sound(place, crc32):
+            damage = f"Segment {segment_id} of video {name} is damaged."
+            break
+        segments.append(PackedSegment(segment_id, place[2], place[3], *place[5:]))
+    if damage is None and len(segments) != num_segments:
+        damage = f"{len(segments)} of the {num_segments} segments of video {name!r} are there."
+    return PublishedVideo(number, name, features_seq, num_segments, () if damage else segments, damage)
+
+
+def _is_sound(place: Sequence[Any], crc32: int) -> bool:
+    try:
+        return _crc32(*place) == crc32
+    except (TypeError, struct.error):  # a number where bytes should be, or the other way round
+        return False
+
+
 def _segment_of(row: Row) -> StoredSegment:
-    place = row["video_id"], row["position"], row["start_s"], row["end_s"], row["fingerprint"]
+    place = row["video_id"].encode(), row["position"], row["start_s"], row["end_s"], row["fingerprint"].encode()
     blobs = row["times"], row["pooled"], row["frames"]
     if _crc32(*place, *blobs) != row["crc32"]:
         raise CatalogueUnreadable(f"Segment {row['id']} of video {row['video_id']} is damaged.", REBUILD_HINT)
@@ -123,8 +190,8 @@ def _segment_of(row: Row) -> StoredSegment:
     return StoredSegment(row["id"], row["video_id"], row["position"], features)
 
 
-def _crc32(video_id: str, position: int, start_s: float, end_s: float, fingerprint: str, *blobs: bytes) -> int:
-    head = f"{video_id}\0{fingerprint}".encode() + struct.pack("<qdd", position, start_s, end_s)
+def _crc32(video_id: bytes, position: int, start_s: float, end_s: float, fingerprint: bytes, *blobs: bytes) -> int:
+    head = b"%b\0%b%b" % (video_id, fingerprint, struct.pack("<qdd", position, start_s, end_s))
     crc32 = zlib.crc32(head)
     for blob in blobs:
         crc32 = zlib.crc32(blob, zlib.crc32(struct.pack("<q", len(blob)), crc32))

@@ -218,8 +218,8 @@ def _insert(tx: Transaction, new: NewVideo) -> str:
     short = new.sha256[:ID_CHARS]
     video_id = new.sha256 if tx.row("SELECT 1 FROM videos WHERE id = ?", short) else short
     tx.change(
-        "INSERT INTO videos (id, sha256, title, size_bytes, metadata, path, is_managed, mtime_ns, status, created_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?)",
+        "INSERT INTO videos (id, sha256, title, size_bytes, metadata, path, is_managed, mtime_ns, status, created_at, "
+        "number) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, (SELECT COALESCE(MAX(number), 0) + 1 FROM videos))",
         *(video_id, new.sha256, *new.columns(tx), tx.now_s),
     )
     return video_id

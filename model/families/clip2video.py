@@ -145,9 +145,13 @@ class Clip2VideoNetwork(Network):
         mine, theirs = self._split(whole.float()), self._split(videos.pooled.float())
         found = self.head.score(mine, theirs)
         branches = [found.global_TV] if found.aligned_TV is None else [found.global_TV, found.aligned_TV]
-        sim_TVF = torch.einsum("td,vfd->tvf", mine.whole_ND, videos.frames.float())
-        relevance_TVF = sim_TVF.masked_fill(~videos.mask[None], float("-inf"))
-        return Scores(found.mixed_TV, torch.stack(branches, dim=-1), relevance_TVF, BRANCHES.parts[: len(branches)])
+        return Scores(found.mixed_TV, torch.stack(branches, dim=-1), BRANCHES.parts[: len(branches)])
+
+    def frame_relevance(self, query: Query, videos: VideoFeatures) -> Tensor:
+        """The cosine of the global branch's vector with each frame."""
+        whole = query.pooled if isinstance(query, VideoFeatures) else query.sentence
+        sim_TVF = torch.einsum("td,vfd->tvf", self._split(whole.float()).whole_ND, videos.frames.float())
+        return sim_TVF.masked_fill(~videos.mask[None], float("-inf"))
 
     def _split(self, joined_NP: Tensor) -> BranchVectors:
         width = self.backbone.embed_dim

@@ -113,5 +113,4 @@ class TightNetwork(Network):
         if isinstance(query, VideoFeatures):
             return shared_score("mean", given, Mixing())
         joint_TV = self.head(query.sentence.float(), videos.frames.float(), videos.mask)
-        relevance_TVF = shared_score("max_frame", given, Mixing()).frame_relevance
-        return Scores(joint_TV, joint_TV[..., None], relevance_TVF, JOINT.parts)
+        return Scores(joint_TV, joint_TV[..., None], JOINT.parts)

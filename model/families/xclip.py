@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from model.checked import BadValue
 from model.heads.multi_grained import GrainOptions, MultiGrainedHead
 from model.kernels.aosm_reference import Mixing
+from model.kernels.panel import Panel
 from model.network import MaskReading, Network, NetworkConfig
 from model.shared_scorers import SHARED_SCORERS, parts_of
 from model.temporal import TemporalKind
@@ -145,14 +146,18 @@ class XClipNetwork(Network):
 
     def score(self, query: Query, videos: VideoFeatures, scorer: ScorerName | None = None) -> Scores:
         """As Network.score; a head with other options than the paper's scores sentences as it was trained."""
-        found = super().score(query, videos, scorer)
         if scorer not in (None, "aosm") or isinstance(query, VideoFeatures) or self.head.is_the_papers:
-            return found
+            return super().score(query, videos, scorer)
         given = parts_of(query, videos)
         grains_TV4 = self.head(
             given.whole, given.parts, given.pooled, given.frames, given.parts_mask, given.frames_mask
         ).grains_TV4
-        return Scores(self.head.total(grains_TV4), grains_TV4, found.frame_relevance)
+        return Scores(self.head.total(grains_TV4), grains_TV4)
+
+    def panel(self, query: Query, scorer: ScorerName | None = None) -> Panel | None:
+        """As Network.panel; None for sentences under a head with other options than the paper's."""
+        is_own = self.checked_scorer(scorer) == "aosm" and not isinstance(query, VideoFeatures)
+        return None if is_own and not self.head.is_the_papers else super().panel(query, scorer)
 
     def _sentence_vectors(self, query: TextFeatures) -> Tensor:
         return query.sentence.float() @ self.head.global_mat_weight

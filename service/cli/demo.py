@@ -41,9 +41,9 @@ class DemoClip:
 def run(settings: Settings, folder: Path, *, num_clips: int, with_server: bool) -> None:
     """The whole demo. Raises: VidgrainError of whatever is missing; PortUnavailable before anything is drawn."""
     from indexer.errors import ModelMismatch
-    from service.app import open_index
     from service.cli.indexing import index_files
     from service.observability import configure_logging
+    from service.opening import open_index
     from service.serving import bind, serve
 
     listener = bind(settings.host, settings.port) if with_server else None

@@ -172,7 +172,7 @@ def _model(settings: Settings) -> Check:
 def _index(settings: Settings) -> Check:
     if not (settings.data / "catalogue.sqlite").exists():
         return Check("index", "ok", "the data folder has none yet")
-    from service.app import open_index
+    from service.opening import open_index
 
     index = open_index(settings)
     try:

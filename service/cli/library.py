@@ -34,9 +34,9 @@ def index(
     as_json: Json = False,
 ) -> None:
     """Index files and folders; each file that fails is reported with its reason. Exit status 1 if any failed."""
-    from service.app import open_index
     from service.cli.indexing import find_videos, index_files
     from service.cli.printing import print_json, stderr
+    from service.opening import open_index
 
     files = list(find_videos(paths))
     if not files:
@@ -65,7 +65,7 @@ def search(
         Path | None, typer.Option("--video", help="Find what looks like this clip.", exists=True, dir_okay=False)
     ] = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, max=1000, help="How many videos to show.")] = 10,
-    exact: Annotated[bool, typer.Option("--exact", help="Score every segment, not only candidates.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Score every segment, however many there are.")] = False,
     filter_json: Annotated[
         str | None, typer.Option("--filter", help='Conditions as JSON, e.g. \'{"duration_s": {"lte": 60}}\'.')
     ] = None,
@@ -79,16 +79,15 @@ def search(
 ) -> None:
     """Search with a sentence, or with a clip: --video FILE."""
     from indexer.records import SearchOptions
-    from service.app import open_index
-    from service.cli.local import LocalSearchResponse
     from service.cli.printing import answer_table, print_json, stderr, stdout
+    from service.opening import open_index
 
     if (query is None) == (video is None):
         raise typer.BadParameter('give either a sentence or --video FILE, e.g. vidgrain search "a dog runs"')
     settings = settings_of(data=data, model=model, device=device)
     options = SearchOptions(
         top_k=top_k,
-        recall="exact" if exact else "ann",
+        recall="exact" if exact else "auto",
         candidates=settings.candidates,
         filter=_filter(filter_json),
         scorer=scorer,
@@ -98,6 +97,8 @@ def search(
     for code, message in answer.warnings:
         stderr.print(f"warning: {message} ({code})", markup=False, soft_wrap=True)
     if as_json:
+        from service.cli.local import LocalSearchResponse
+
         print_json(LocalSearchResponse.from_answer(answer, uuid.uuid4().hex))
     else:
         stdout.print(answer_table(answer, str(video or query)))
@@ -109,13 +110,14 @@ def videos(
     as_json: Json = False,
 ) -> None:
     """List the videos of the index, and why some of them failed."""
-    from service.app import open_index
-    from service.cli.local import LocalVideoPage
     from service.cli.printing import print_json, stdout, videos_table
+    from service.opening import open_index
 
     with open_index(settings_of(data=data)) as opened:
         found, next_cursor = _pages(lambda size, cursor: opened.list(limit=size, cursor=cursor), limit)
     if as_json:
+        from service.cli.local import LocalVideoPage
+
         print_json(LocalVideoPage.from_records(found, next_cursor))
     else:
         stdout.print(videos_table(found))
@@ -127,13 +129,14 @@ def jobs(
     as_json: Json = False,
 ) -> None:
     """List indexing jobs: their progress, and why some of them failed."""
-    from service.app import open_index
     from service.cli.printing import jobs_table, print_json, stdout
-    from service.responses.jobs import JobPage, JobResponse
+    from service.opening import open_index
 
     with open_index(settings_of(data=data)) as opened:
         found, next_cursor = _pages(lambda size, cursor: opened.jobs(limit=size, cursor=cursor), limit)
     if as_json:
+        from service.responses.jobs import JobPage, JobResponse
+
         print_json(JobPage(jobs=[JobResponse.from_record(j, "") for j in found], next_cursor=next_cursor))
     else:
         stdout.print(jobs_table(found))
@@ -144,7 +147,7 @@ def remove(
     data: Data = None,
 ) -> None:
     """Remove videos from the index. Uploaded files are deleted; files indexed from a folder stay where they are."""
-    from service.app import open_index
+    from service.opening import open_index
 
     with open_index(settings_of(data=data)) as opened:
         for video_id in video_ids:

@@ -6,13 +6,16 @@ Links in these answers are paths on a server of the same data folder.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from indexer.catalogue.rows import storable
 from indexer.records import SearchAnswer, Video
-from model.installed import InstalledModel
-from service.responses.models import ModelResponse
 from service.responses.search import SearchResponse, SearchResult
 from service.responses.videos import VideoPage, VideoResponse
+
+if TYPE_CHECKING:  # models import torch, which lists of videos do without
+    from model.installed import InstalledModel
+    from service.responses.models import ModelResponse
 
 
 class LocalVideo(VideoResponse):
@@ -57,5 +60,7 @@ class LocalSearchResponse(SearchResponse):
 
 def local_model(model: InstalledModel, *, is_served: bool) -> ModelResponse:
     """A model by the name that `--model` takes, folders included."""
+    from service.responses.models import ModelResponse
+
     response = ModelResponse.from_installed(model, is_served=is_served)
     return response.model_copy(update={"name": storable(model.name)})

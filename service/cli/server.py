@@ -66,7 +66,7 @@ def worker(
         end_with_parent(parent_pid, stop.set)
     settings = settings_of(data=data, model=model, device=device)
     log_to_stderr(settings)
-    from service.app import open_index
+    from service.opening import open_index
     from service.wake import Wake
 
     index = open_index(settings)

@@ -45,7 +45,7 @@ class SearchResult(BaseModel):
     title: str
     score: float
     recall_rank: int | None
-    """Where recall had its first segment; null in an exact search, which has no recall."""
+    """Where recall had its first segment; null if it was scored without recall."""
 
     duration_s: float | None
     metadata: dict[str, Any]
@@ -95,10 +95,11 @@ class SearchResponse(BaseModel):
     """Segments that were scored in full."""
 
     effective: dict[str, Any]
-    """What the search was made with: scorer, recall, candidates, model, fingerprint, device, generation."""
+    """How it was searched: scorer, recall (`exact` or `ann`) with the reason, the milliseconds that an exact search was
+    expected to take (null where nobody asked), candidates, kernel, model, fingerprint, device, generation."""
 
     timings_ms: dict[str, float]
-    """Milliseconds by stage: encode, recall, rerank, hydrate, total."""
+    """Milliseconds by stage: encode, plan, recall, rerank, hydrate, explain, total."""
 
     @classmethod
     def from_record(cls, answer: SearchAnswer, query_id: str, prefix: str) -> SearchResponse:

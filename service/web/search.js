@@ -105,6 +105,7 @@ function statusLine(answer) {
   const took = make("span", "took", milliseconds(t.total));
   took.title = Object.entries(t)
     .map(([step, ms]) => `${step} ${milliseconds(ms)}`)
+    .concat(answer.effective.recall_reason ?? [])
     .join("\n");
   const steps = ["encode", "recall", "rerank"].filter((step) => step in t).map((step) => `${step} ${milliseconds(t[step])}`);
   const num = answer.results.length;

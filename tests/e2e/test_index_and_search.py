@@ -66,14 +66,14 @@ def test_an_answer_has_everything_a_page_needs(filled: Service) -> None:
     }  # fmt: skip
     assert body["total_indexed"] == 3 and len(body["results"]) == 2
     first = body["results"][0]
-    assert (first["rank"], first["title"], first["recall_rank"]) == (1, "all green", 1)
+    assert (first["rank"], first["title"], first["recall_rank"]) == (1, "all green", None)
     assert first["metadata"] == {"year": 2002, "tags": ["green"]}
     assert set(first["explain"]["grains"]) == {"video_sentence", "video_word", "frame_sentence", "frame_word"}
     assert first["score"] == pytest.approx(sum(first["explain"]["grains"].values()) / 4, abs=1e-3)
     assert first["score"] > body["results"][1]["score"]
     assert {"encode", "recall", "rerank", "hydrate", "total"} <= set(body["timings_ms"])
     assert body["effective"]["scorer"] == "aosm"
-    assert body["effective"]["recall"] == "ann" and body["effective"]["model"] == "fake"
+    assert body["effective"]["recall"] == "exact" and body["effective"]["model"] == "fake"
     moment = first["moments"][0]
     assert 0 <= moment["start_s"] <= moment["best_s"] <= moment["end_s"] <= first["duration_s"] + 1e-6
     picture = filled.client.get(moment["thumbnail_url"])

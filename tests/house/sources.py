@@ -36,6 +36,8 @@ def project_files(*suffixes: str) -> Iterator[Path]:
             continue
         if any(p.startswith(".") and p != ".ci" for p in parts[:-1]):
             continue
+        if path.suffix in {".so", ".dylib", ".pyd"}:  # built beside the sources
+            continue
         if path.name == ".git":  # a file in a second working tree, which names where the first one lies
             continue
         if path.is_file() and (not suffixes or path.suffix in suffixes):

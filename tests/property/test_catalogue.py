@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from indexer.catalogue.filters import OPERATORS, compile_filter
+from indexer.catalogue.segments import published_videos
 from indexer.errors import InvalidFilter, InvalidMetadata, JobConflict, JobLost
 from indexer.records import Job, SegmentFeatures
 from tests.support.catalogues import MEDIA, SPEC, Catalogue, Clock, add, features
@@ -129,7 +129,13 @@ class CatalogueMachine(RuleBasedStateMachine):
                 if change.is_live:
                     self.followed[change.video_id] = [s.id for s in self.catalogue.segments(change.video_id)]
         assert self.seen_seq == self.catalogue.last_seq()
-        assert sorted(chain.from_iterable(self.followed.values())) == self.catalogue.segment_ids(None, None).tolist()
+        published = self.catalogue.published()
+        assert sorted(map(len, self.followed.values())) == sorted(published[:, 2].tolist())
+        with self.catalogue.read() as tx:
+            whole = list(published_videos(tx, 0, 2**62))
+        assert [video.number for video in whole] == published[:, 0].tolist()
+        packed = {video.video_id: [segment.id for segment in video.segments] for video in whole}
+        assert (packed, {video.damage for video in whole} - {None}) == (self.followed, set())
 
     @invariant()
     def features_are_those_last_published(self) -> None:

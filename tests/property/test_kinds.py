@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from indexer.pipeline import encode_batch
+from indexer.recall import RecallQuery, recall
 from indexer.records import Frames, SearchOptions, SegmentPlan
-from indexer.search import search
 from indexer.vectors import VectorIndex
 from model.served_model import ServedModel
 from model.spec import build_spec
 from model.types import HeadKind, Query, ScorerName
+from tests.support.searching import CORES, KERNEL, search
 from tests.support.shelf import MemoryShelf
 from tests.unit.model.small import small_network_of
 
@@ -82,11 +83,11 @@ def test_what_recall_computes_is_the_score(kind: HeadKind, seed: int) -> None:
     vectors.follow(shelf)
     for query in queries(model, videos, seed):
         rows = model.recall_vectors(query)
-        found = vectors.recall(rows.numpy(), 50)
-        for row, (ids, scores) in enumerate(zip(found.segment_ids, found.scores, strict=True)):
-            block = vectors.features(ids)
-            pooled = torch.from_numpy(block.pooled.astype(np.float32))
-            torch.testing.assert_close(torch.from_numpy(scores), pooled @ rows[row], atol=1e-4, rtol=1e-4)
+        (shard,) = vectors.view().shards
+        (found,) = recall(RecallQuery(rows[:1].numpy(), None), 50, [shard], [None], KERNEL, CORES)
+        ranked_rows = torch.from_numpy(found.rows[np.argsort(found.ranks)])
+        scores = torch.from_numpy(shard.block.pooled.astype(np.float32)) @ rows[0]
+        torch.testing.assert_close(scores[ranked_rows], scores.sort(descending=True).values, atol=1e-4, rtol=1e-4)
         stored = shelf.segments("v03")[0].features
         part = model.encode_video(videos["v03"][:1])
         total = model.score(query, part, RECALLED_WHOLE[kind]).total[:, 0]
@@ -105,7 +106,7 @@ def test_recall_of_all_equals_exact_search_by_every_scorer(kind: HeadKind, seed:
     text, clip = queries(model, videos, seed)
     for scorer in model.spec.scorers:
         for query in (text,) if scorer == "tight" else (text, clip):
-            found = ranked(model, made, query, scorer=scorer, candidates=100)
+            found = ranked(model, made, query, scorer=scorer, recall="ann", candidates=100)
             assert len(found) == len(videos)
             assert found == ranked(model, made, query, scorer=scorer, recall="exact")
 
@@ -118,7 +119,7 @@ def test_a_planted_video_is_found_by_itself_and_by_few_candidates(kind: HeadKind
     made = indexed(model, videos)
     clip = model.encode_video(videos[f"v{number:02}"])
     scorer: ScorerName = "clip2video" if kind == "clip2video" else "mean"
-    assert ranked(model, made, clip, scorer=scorer, candidates=3)[0] == f"v{number:02}"
+    assert ranked(model, made, clip, scorer=scorer, recall="ann", candidates=3)[0] == f"v{number:02}"
 
 
 @pytest.mark.parametrize("kind", sorted(RECALLED_WHOLE))
@@ -130,4 +131,4 @@ def test_where_recall_is_the_score_few_candidates_give_the_best(kind: HeadKind, 
     text, _ = queries(model, videos, seed)
     scorer = RECALLED_WHOLE[kind]
     best = ranked(model, made, text, scorer=scorer, recall="exact")[0]
-    assert ranked(model, made, text, scorer=scorer, candidates=3)[0] == best
+    assert ranked(model, made, text, scorer=scorer, recall="ann", candidates=3)[0] == best

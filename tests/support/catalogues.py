@@ -12,6 +12,7 @@ import numpy as np
 
 from indexer.catalogue import bound_model, jobs, segments, videos
 from indexer.catalogue.database import Database
+from indexer.catalogue.filters import compile_filter
 from indexer.catalogue.videos import NewVideo
 from indexer.records import AddResult, Job, MediaInfo, OnDuplicate, SegmentFeatures
 from model.types import ModelSpec
@@ -34,6 +35,10 @@ class Clock:
         self.now_s += seconds
 
 
+def _allowed_numbers(tx: Any, filter: Any, video_ids: Any) -> Any:
+    return segments.allowed_numbers(tx, compile_filter(filter), video_ids)
+
+
 class Catalogue(Database):
     """The catalogue's functions as verbs that each open a transaction of their own, which is what most tests want."""
 
@@ -46,7 +51,8 @@ class Catalogue(Database):
         "count": videos.count_ready,
         "changes": segments.changes_after,
         "segments": segments.read_segments,
-        "segment_ids": segments.searchable_ids,
+        "published": segments.published,
+        "allowed_numbers": _allowed_numbers,
         "last_seq": lambda tx: tx.last_seq(),
         "get_job": jobs.get_job,
         "list_jobs": jobs.list_page,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from model.errors import UnknownScorer
+from model.kernels.panel import Panel
 from model.resize import FrameResize
 from model.types import GRAINS, ModelSpec, Pixels, Query, ScorerName, Scores, TextFeatures, VideoFeatures
 
@@ -38,6 +39,10 @@ class FakeModel:
     @property
     def spec(self) -> ModelSpec:
         return self._spec
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
 
     @property
     def resize(self) -> FrameResize:
@@ -81,8 +86,7 @@ class FakeModel:
         parts = query.words if isinstance(query, TextFeatures) else query.frames
         part_mask = query.mask
         off = torch.tensor(float("-inf"))
-        frame_sim = torch.einsum("qd,vfd->qvf", whole, videos.frames)
-        relevance = torch.where(videos.mask[None], frame_sim, off)
+        relevance = self.frame_relevance(query, videos)
         part_video = torch.einsum("qwd,vd->qvw", parts, videos.pooled)
         part_video = torch.where(part_mask[:, None], part_video, off)
         fine = torch.einsum("qwd,vfd->qvwf", parts, videos.frames)
@@ -91,8 +95,16 @@ class FakeModel:
             [whole @ videos.pooled.T, part_video.amax(-1), relevance.amax(-1), fine.amax((-1, -2))], dim=-1
         )
         if scorer == "mean":
-            return Scores(grains[..., 0], grains[..., :1], relevance, GRAINS[:1])
-        return Scores(grains.mean(-1), grains, relevance)
+            return Scores(grains[..., 0], grains[..., :1], GRAINS[:1])
+        return Scores(grains.mean(-1), grains)
+
+    def panel(self, query: Query, scorer: ScorerName | None = None) -> Panel | None:
+        """Its arithmetic is its own: no kernel has it."""
+        return None
+
+    def frame_relevance(self, query: Query, videos: VideoFeatures) -> Tensor:
+        frame_sim = torch.einsum("qd,vfd->qvf", self.recall_vectors(query), videos.frames)
+        return torch.where(videos.mask[None], frame_sim, torch.tensor(float("-inf")))
 
     def _embed(self, frame: np.ndarray) -> Tensor:
         half_y, half_x = max(1, frame.shape[0] // 2), max(1, frame.shape[1] // 2)

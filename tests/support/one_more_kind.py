@@ -67,7 +67,7 @@ class LastFrameNetwork(Network):
 
     def _own_score(self, query: Query, videos: VideoFeatures) -> Scores:
         found = shared_score("mean", parts_of(query, videos), self.mixing())
-        return Scores(found.total, found.grains, found.frame_relevance, ("last",))
+        return Scores(found.total, found.grains, ("last",))
 
 
 def main(folder: Path) -> dict[str, Any]:

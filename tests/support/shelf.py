@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.errors import CatalogueUnreadable
-from indexer.records import SegmentFeatures, StoredSegment, Video, VideoChange
+from indexer.records import PackedSegment, PublishedVideo, SegmentFeatures, StoredSegment, Video, VideoChange
 
 
 class MemoryShelf:
@@ -21,6 +20,8 @@ class MemoryShelf:
         self._seqs: dict[str, int] = {}
         self._seq = 0
         self._next_segment_id = 1
+        self._numbers: dict[str, int] = {}
+        self._features_seqs: dict[str, int] = {}
         self.damaged: set[str] = set()
 
     def publish(self, video_id: str, segments: Sequence[SegmentFeatures]) -> None:
@@ -30,7 +31,9 @@ class MemoryShelf:
         self._segments[video_id] = tuple(
             StoredSegment(first + position, video_id, position, features) for position, features in enumerate(segments)
         )
+        self._numbers.setdefault(video_id, len(self._numbers) + 1)
         self._announce(video_id)
+        self._features_seqs[video_id] = self._seq
 
     def remove(self, video_id: str) -> None:
         """Leave a tombstone."""
@@ -55,26 +58,46 @@ class MemoryShelf:
     def num_stored(self) -> int:
         return sum(map(len, self._segments.values()))
 
+    def published(self) -> NDArray[np.int64]:
+        rows = [(self._numbers[key], self._features_seqs[key], len(found)) for key, found in self._segments.items()]
+        return np.array(sorted(rows), dtype=np.int64).reshape(-1, 3)
+
     def changes(self, after_seq: int, limit: int = 1000) -> tuple[VideoChange, ...]:
         rows = sorted((seq, video_id) for video_id, seq in self._seqs.items() if seq > after_seq)
-        return tuple(VideoChange(seq, key, len(self._segments.get(key, ()))) for seq, key in rows[:limit])
+        return tuple(
+            VideoChange(seq, key, len(self._segments.get(key, ())), self._numbers[key], self._features_seqs[key])
+            for seq, key in rows[:limit]
+        )
+
+    def videos(self, first_number: int, last_number: int) -> Iterator[PublishedVideo]:
+        for number, key in sorted((number, key) for key, number in self._numbers.items()):
+            if first_number <= number <= last_number and key in self._segments:
+                found = self._segments[key]
+                damage = f"A segment of video {key} is damaged." if key in self.damaged else None
+                segments = () if damage else tuple(map(packed, found))
+                yield PublishedVideo(number, key, self._features_seqs[key], len(found), segments, damage)
 
     def segments(self, video_id: str) -> tuple[StoredSegment, ...]:
-        if video_id in self.damaged:
-            raise CatalogueUnreadable(f"A segment of video {video_id} is damaged.")
         return self._segments.get(video_id, ())
 
-    def segment_ids(self, filter: Mapping[str, object] | None, video_ids: Sequence[str] | None) -> NDArray[np.int64]:
+    def video_ids(self) -> tuple[str, ...]:
+        """The videos that can be found."""
+        return tuple(self._segments)
+
+    def number(self, video_id: str) -> int:
+        """The number of a video that was ever published."""
+        return self._numbers[video_id]
+
+    def allowed_numbers(
+        self, filter: Mapping[str, object] | None, video_ids: Sequence[str] | None = None
+    ) -> NDArray[np.int64]:
         title = None if filter is None else filter["title"]
-        return np.array(
-            sorted(
-                segment.id
-                for video_id, segments in self._segments.items()
-                if (video_ids is None or video_id in video_ids) and title in (None, f"title of {video_id}")
-                for segment in segments
-            ),
-            dtype=np.int64,
-        )
+        allowed = [
+            self._numbers[key]
+            for key in self._segments
+            if (video_ids is None or key in video_ids) and title in (None, f"title of {key}")
+        ]
+        return np.array(sorted(allowed), dtype=np.int64)
 
     def live_videos(self, ids: Sequence[str]) -> dict[str, Video]:
         return {
@@ -95,6 +118,14 @@ class MemoryShelf:
             for video_id in ids
             if video_id in self._segments
         }
+
+
+def packed(segment: StoredSegment) -> PackedSegment:
+    """A segment as the catalogue gives it to the vectors."""
+    features = segment.features
+    times = np.asarray(features.times_s, dtype="<f8").tobytes()
+    pooled, frames = features.pooled.astype("<f2").tobytes(), features.frames.astype("<f2").tobytes()
+    return PackedSegment(segment.id, features.start_s, features.end_s, times, pooled, frames)
 
 
 def random_features(

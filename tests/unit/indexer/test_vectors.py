@@ -1,167 +1,197 @@
-"""FAISS's door: what is recalled and gathered is what the catalogue holds, also while it changes."""
+"""What a view of the vectors holds is what the catalogue holds, also while it changes."""
 
 from __future__ import annotations
 
-import sys
 import threading
 
 import numpy as np
 import pytest
 
-from indexer.errors import BackendMissing
+from indexer.records import PackedSegment
+from indexer.shards.sizes import ShardSizes
 from indexer.vectors import VectorIndex
 from tests.support.shelf import MemoryShelf, random_features
+from tests.support.views import check, held, ids
 
 DIM, SLOTS = 16, 4
+TINY = ShardSizes(open_segments=8, shard_segments=32)
 
 
-def filled(num_videos: int = 30, seed: int = 0) -> tuple[MemoryShelf, VectorIndex]:
+def filled(num_videos: int = 30, seed: int = 0, **options: object) -> tuple[MemoryShelf, VectorIndex]:
     rng = np.random.default_rng(seed)
-    shelf, vectors = MemoryShelf(), VectorIndex(DIM, SLOTS)
+    shelf, vectors = MemoryShelf(), VectorIndex(DIM, SLOTS, **options)  # type: ignore[arg-type]
     for number in range(num_videos):
         shelf.publish(f"v{number}", random_features(rng, int(rng.integers(1, 4))))
     vectors.follow(shelf)
     return shelf, vectors
 
 
-def queries(num: int, seed: int = 9) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((num, DIM)).astype(np.float32)
+def stored_ids(shelf: MemoryShelf) -> dict[str, list[int]]:
+    return {key: [segment.id for segment in shelf.segments(key)] for key in shelf.video_ids()}
 
 
-def by_hand(vectors: VectorIndex, query: np.ndarray, ids: np.ndarray, *, by_frames: bool) -> list[int]:
-    block = vectors.features(ids)
-    if by_frames:
-        scores = np.where(block.mask, block.frames.astype(np.float32) @ query, -np.inf).max(1)
-    else:
-        scores = block.pooled.astype(np.float32) @ query
-    return [int(i) for i in block.table.segment_ids[np.argsort(-scores)]]
-
-
-@pytest.mark.parametrize("by_frames", [False, True])
-@pytest.mark.parametrize("is_filtered", [False, True])
-def test_recall_is_the_largest_inner_products_after_the_filter(by_frames: bool, is_filtered: bool) -> None:
-    _, vectors = filled()
-    allowed = vectors.all_ids()[::3] if is_filtered else None
-    recall = vectors.recall_frames if by_frames else vectors.recall
-    found = recall(queries(3), 5, allowed)
-    assert found.segment_ids.shape == (3, 5)
-    for query, ids in zip(queries(3), found.segment_ids, strict=True):
-        among = vectors.all_ids() if allowed is None else allowed
-        assert list(ids) == by_hand(vectors, query, among, by_frames=by_frames)[:5]
-
-
-@pytest.mark.parametrize("pooled_dim", [8, 32])
-def test_pooled_vectors_may_have_a_width_of_their_own(pooled_dim: int) -> None:
+@pytest.mark.parametrize("sizes", [ShardSizes(), TINY])
+@pytest.mark.parametrize("pooled_dim", [None, 8, 32])
+def test_features_are_held_bit_for_bit(sizes: ShardSizes, pooled_dim: int | None) -> None:
     rng = np.random.default_rng(4)
-    shelf, vectors = MemoryShelf(), VectorIndex(DIM, SLOTS, pooled_dim=pooled_dim)
-    assert vectors.features(np.empty(0, np.int64)).pooled.shape == (0, pooled_dim)
-    for number in range(12):
+    shelf, vectors = MemoryShelf(), VectorIndex(DIM, SLOTS, pooled_dim=pooled_dim, sizes=sizes)
+    for number in range(30):
         shelf.publish(f"v{number}", random_features(rng, 2, pooled_dim=pooled_dim))
+        if number == 10:
+            vectors.follow(shelf)
     vectors.follow(shelf)
-    query = rng.standard_normal((1, pooled_dim)).astype(np.float32)
-    expected = by_hand(vectors, query[0], vectors.all_ids(), by_frames=False)
-    assert list(vectors.recall(query, 24).segment_ids[0]) == expected
-    by_frame = by_hand(vectors, queries(1)[0], vectors.all_ids(), by_frames=True)
-    assert list(vectors.recall_frames(queries(1), 24).segment_ids[0]) == by_frame
-    shelf.remove("v3")
-    vectors.follow(shelf)
-    segment = shelf.segments("v7")[1]
-    block = vectors.features(np.array([segment.id]))
-    assert (block.pooled[0] == segment.features.pooled).all()
-    assert (block.frames[0][block.mask[0]] == segment.features.frames).all()
+    check(vectors.view())
+    videos = held(vectors.view())
+    assert set(videos) == set(shelf.video_ids())
+    for video_id, segments in videos.items():
+        for mine, stored in zip(segments, shelf.segments(video_id), strict=True):
+            features = stored.features
+            assert (mine.id, mine.start_s, mine.end_s) == (stored.id, features.start_s, features.end_s)
+            assert mine.times_s == features.times_s
+            assert (mine.pooled == features.pooled).all()
+            assert (mine.frames == features.frames).all()
 
 
-def test_asking_for_more_than_there_is_gives_what_there_is() -> None:
-    _, vectors = filled(3)
-    allowed = vectors.all_ids()[:2]
-    for recall in (vectors.recall, vectors.recall_frames):
-        assert sorted(recall(queries(1), 1000, allowed).segment_ids[0]) == sorted(allowed)
-        assert recall(queries(2), 5, np.empty(0, np.int64)).segment_ids.shape == (2, 0)
-        assert recall(queries(2), 5, np.array([999_999])).segment_ids.shape == (2, 0)
+def test_one_byte_a_number_is_near_what_is_stored() -> None:
+    shelf, vectors = filled(store="int8", sizes=TINY)
+    check(vectors.view())
+    assert {shard.block.store for shard in vectors.view().shards} == {"int8"}
+    for video_id, segments in held(vectors.view()).items():
+        for mine, stored in zip(segments, shelf.segments(video_id), strict=True):
+            bound = np.abs(stored.features.frames.astype(np.float32)).max(1, keepdims=True) / 253
+            assert (np.abs(mine.frames - stored.features.frames) <= bound).all()
 
 
-def test_an_empty_index_answers() -> None:
+def test_an_empty_index_has_an_empty_view() -> None:
     vectors = VectorIndex(DIM, SLOTS)
     assert vectors.follow(MemoryShelf()) == 0
-    assert vectors.recall(queries(1), 5, None).segment_ids.size == 0
-    assert vectors.recall_frames(queries(1), 5, None).segment_ids.size == 0
-    assert vectors.features(np.array([1, 2])).pooled.shape == (0, DIM)
-    assert (vectors.num_segments, vectors.num_videos) == (0, 0)
+    assert vectors.view().shards == ()
+    assert (vectors.num_segments, vectors.num_videos, vectors.generation, vectors.is_whole) == (0, 0, 0, True)
 
 
-def test_features_come_back_bit_for_bit_in_the_order_asked() -> None:
-    shelf, vectors = filled()
-    ids = vectors.all_ids()[::-2]
-    block = vectors.features(np.append(ids, 999_999))
-    assert list(block.table.segment_ids) == list(ids)
-    stored = {s.id: s for n in range(30) for s in shelf.segments(f"v{n}")}
-    for row, segment_id in enumerate(ids):
-        segment = stored[int(segment_id)]
-        count = len(segment.features.frames)
-        assert (block.pooled[row] == segment.features.pooled).all()
-        assert (block.frames[row, :count] == segment.features.frames).all()
-        assert not block.frames[row, count:].any()
-        assert list(block.mask[row]) == [slot < count for slot in range(SLOTS)]
-        assert tuple(block.table.times_s[row, :count]) == segment.features.times_s
-        assert vectors.video_id(int(block.table.video_codes[row])) == segment.video_id
-
-
-def test_following_removes_replaces_and_adds() -> None:
-    shelf, vectors = filled(5)
+@pytest.mark.parametrize("sizes", [ShardSizes(), TINY])
+def test_following_removes_replaces_and_adds(sizes: ShardSizes) -> None:
+    shelf, vectors = filled(5, sizes=sizes)
     rng = np.random.default_rng(3)
-    old = {s.id for s in (*shelf.segments("v1"), *shelf.segments("v3"))}
+    before, old = vectors.view(), ids(vectors.view())
     shelf.remove("v1")
     shelf.publish("v3", random_features(rng, 2))
     shelf.publish("new", random_features(rng, 1))
     shelf.touch("v0")
-    seq = vectors.follow(shelf)
-    assert (seq, vectors.generation) == (9, 9)
-    assert vectors.all_ids()[-1] == shelf.segments("v0")[-1].id
-    assert list(vectors.features(np.sort(vectors.all_ids())).table.segment_ids) == sorted(vectors.all_ids())
-    assert sorted(vectors.all_ids()) == sorted(shelf.segment_ids(None, None))
-    assert not old & set(vectors.all_ids())
+    assert (vectors.follow(shelf), vectors.generation) == (9, 9)
+    check(vectors.view())
+    assert ids(vectors.view()) == stored_ids(shelf)
     assert vectors.num_videos == 5
-    assert sorted(vectors.all_ids(without_video_id="new")) == sorted(shelf.segment_ids(None, ["v0", "v2", "v3", "v4"]))
+    assert ids(before) == old, "a view stays as it is"
 
 
-def test_a_damaged_video_is_left_out_named_and_comes_back_when_it_is_published_anew() -> None:
+def test_a_new_title_moves_nothing() -> None:
+    shelf, vectors = filled(5)
+    shards = vectors.view().shards
+    shelf.touch("v0")
+    shelf.touch("v3")
+    assert vectors.follow(shelf) == 7
+    assert len(vectors.view().shards[0]) == len(shards[0])
+    assert vectors.view().num_segments == len(shards[0]), "nothing is dead"
+
+
+def test_a_damaged_video_is_left_out_named_and_comes_back_when_it_is_published_again() -> None:
     shelf, _ = filled(3)
     shelf.damaged.add("v1")
     fresh = VectorIndex(DIM, SLOTS)
     fresh.follow(shelf)
     assert list(fresh.unreadable) == ["v1"]
-    assert fresh.num_videos == 2
+    assert (fresh.num_videos, fresh.num_lost, fresh.is_whole) == (2, 0, False)
     shelf.damaged.clear()
     shelf.publish("v1", random_features(np.random.default_rng(0), 1))
     fresh.follow(shelf)
-    assert (fresh.unreadable, fresh.num_videos) == ({}, 3)
+    assert (fresh.unreadable, fresh.num_videos, fresh.is_whole) == ({}, 3, True)
+
+
+def test_damaged_features_do_not_leave_the_old_ones() -> None:
+    shelf, vectors = filled(3)
+    shelf.publish("v1", random_features(np.random.default_rng(0), 1))
+    shelf.damaged.add("v1")
+    vectors.follow(shelf)
+    assert set(ids(vectors.view())) == {"v0", "v2"}
+    assert list(vectors.unreadable) == ["v1"]
+    shelf.remove("v1")
+    vectors.follow(shelf)
+    assert vectors.unreadable == {}
+
+
+def test_features_of_another_width_are_left_out_and_named() -> None:
+    shelf, rng = MemoryShelf(), np.random.default_rng(0)
+    shelf.publish("fits", random_features(rng, 1))
+    shelf.publish("wide", random_features(rng, 1, dim=32))
+    shelf.publish("long", random_features(rng, 8, num_slots=12))
+    vectors = VectorIndex(DIM, SLOTS)
+    vectors.follow(shelf)
+    assert set(ids(vectors.view())) == {"fits"}
+    assert set(vectors.unreadable) == {"wide", "long"}
+
+
+def test_stored_segments_without_a_video_are_counted() -> None:
+    class Losing(MemoryShelf):
+        def num_stored(self) -> int:
+            return super().num_stored() + 3
+
+    shelf, vectors = Losing(), VectorIndex(DIM, SLOTS)
+    shelf.publish("a", random_features(np.random.default_rng(0), 2))
+    vectors.follow(shelf)
+    assert (vectors.num_lost, vectors.is_whole) == (3, False)
 
 
 def test_many_pages_and_batches_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     shelf, vectors = filled(30)
     monkeypatch.setattr("indexer.vectors.FEED_PAGE", 7)
     monkeypatch.setattr("indexer.vectors.SEGMENTS_PER_BATCH", 4)
-    paged = VectorIndex(DIM, SLOTS)
+    paged = VectorIndex(DIM, SLOTS, sizes=TINY)
+    assert paged.follow(MemoryShelf()) == 0
     assert paged.follow(shelf) == vectors.generation
-    assert (paged.all_ids() == vectors.all_ids()).all()
-    assert (paged.features(paged.all_ids()).frames == vectors.features(vectors.all_ids()).frames).all()
+    assert ids(paged.view()) == ids(vectors.view())
 
 
-def test_searching_while_following_never_mixes_rows() -> None:
-    """Every segment's frames carry its number, so a row read from the wrong place shows."""
-    shelf, vectors = MemoryShelf(), VectorIndex(DIM, SLOTS)
+def test_an_opening_that_fails_goes_on_where_it_was() -> None:
+    class Failing(MemoryShelf):
+        num_left = 10
+
+        def videos(self, first_number: int, last_number: int):  # type: ignore[no-untyped-def]
+            for video in super().videos(first_number, last_number):
+                self.num_left -= 1
+                if not self.num_left:
+                    raise OSError("the disk is gone")
+                yield video
+
+    shelf, rng = Failing(), np.random.default_rng(0)
+    for number in range(20):
+        shelf.publish(f"v{number}", random_features(rng, 2))
+    vectors = VectorIndex(DIM, SLOTS, sizes=TINY)
+    with pytest.raises(OSError, match="gone"):
+        vectors.follow(shelf)
+    shelf.remove("v3")
+    shelf.publish("v4", random_features(rng, 1))
+    assert vectors.follow(shelf) == 22
+    check(vectors.view())
+    assert ids(vectors.view()) == stored_ids(shelf)
+
+
+def test_reading_while_following_never_mixes_rows() -> None:
+    """Every segment's frames equal its pooled vector, so that a row read from the wrong place shows."""
+    shelf, vectors = MemoryShelf(), VectorIndex(DIM, SLOTS, sizes=TINY)
     rng = np.random.default_rng(5)
     wrong: list[str] = []
     stop = threading.Event()
 
     def read() -> None:
         while not stop.is_set():
-            found = vectors.recall_frames(queries(2), 20, None).segment_ids
-            block = vectors.features(np.unique(found[found >= 0]))
-            for row, segment_id in enumerate(block.table.segment_ids):
-                expected = block.pooled[row]
-                if not (block.frames[row][block.mask[row]] == expected).all():
-                    wrong.append(f"segment {segment_id}")
+            view = vectors.view()
+            try:
+                check(view)
+                for segments in held(view).values():
+                    assert all((segment.frames == segment.pooled).all() for segment in segments)
+            except AssertionError as error:
+                wrong.append(str(error))
 
     readers = [threading.Thread(target=read) for _ in range(3)]
     for reader in readers:
@@ -180,22 +210,16 @@ def test_searching_while_following_never_mixes_rows() -> None:
         for reader in readers:
             reader.join()
     assert wrong == []
-    assert sorted(vectors.all_ids()) == sorted(shelf.segment_ids(None, None))
+    assert ids(vectors.view()) == stored_ids(shelf)
 
 
-def test_without_faiss_the_error_names_both_extras(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(BackendMissing) as caught:
-        VectorIndex(DIM, SLOTS)
-    assert "vidgrain[cpu]" in caught.value.hint
-    assert "vidgrain[gpu]" in caught.value.hint
+def test_bytes_that_are_no_whole_features_do_not_fit() -> None:
+    from indexer.shards.open_shard import fits
+    from indexer.shards.sizes import Layout
 
-
-def test_a_faiss_that_cannot_filter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    import types
-
-    old = types.ModuleType("faiss")
-    old.__version__ = "1.7.2"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "faiss", old)
-    with pytest.raises(BackendMissing, match=r"1\.7\.2 is too old"):
-        VectorIndex(DIM, SLOTS)
+    layout = Layout(DIM, DIM, SLOTS)
+    whole = PackedSegment(1, 0.0, 1.0, b"\0" * 16, b"\0" * 2 * DIM, b"\0" * 4 * DIM)
+    assert fits([whole], layout)
+    for field in ("times", "pooled", "frames"):
+        assert not fits([whole, whole._replace(**{field: getattr(whole, field)[:-1]})], layout)
+    assert not fits([whole._replace(times=b"", frames=b"")], layout)

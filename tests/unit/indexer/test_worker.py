@@ -208,7 +208,7 @@ def test_the_job_of_a_removed_video_is_dropped(
     assert job is not None
     assert job.status == "cancelled"
     assert "job_lost" in caplog.messages
-    assert len(catalogue.segment_ids(None, None)) == 0
+    assert len(catalogue.published()) == 0
 
 
 def test_work_whose_lease_was_lost_is_not_published(catalogue: Catalogue, tmp_path: Path, clock: Clock) -> None:

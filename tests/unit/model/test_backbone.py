@@ -141,7 +141,7 @@ def test_a_configuration_cannot_hand_options_to_other_libraries(
     options: object, named: str, tokenizer: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A configuration comes with the weights: one that lets a tokenizer's code run would be code that is downloaded."""
-    monkeypatch.setattr(door, "HFTokenizer", lambda *args, **options: pytest.fail("it was built"))
+    monkeypatch.setattr(door.tokenizers, "HFTokenizer", lambda *args, **options: pytest.fail("it was built"))
     config = small_config(tokenizer_kwargs=options, **tokenizer)
     with pytest.raises(TokenizerUnavailable, match=named):
         build_backbone(config, merges=None if tokenizer else write_merges(tmp_path))
@@ -154,7 +154,7 @@ def test_a_tokenizer_of_the_transformers_library_is_built_without_its_code(monke
         given.append(options)
         raise ValueError("seen")
 
-    monkeypatch.setattr(door, "HFTokenizer", built)
+    monkeypatch.setattr(door.tokenizers, "HFTokenizer", built)
     monkeypatch.setattr(hub, "is_reachable", lambda url: True)
     with pytest.raises(TokenizerUnavailable, match="seen"):
         build_backbone(small_config(hf_tokenizer_name="some/tokenizer", tokenizer_kwargs={"clean": "canonicalize"}))

@@ -68,12 +68,13 @@ def test_every_scorer_tells_its_parts_and_leaves_padding_out(
     raw, mask = some_video(network)
     texts, noise = some_text(network), torch.where(mask[..., None], raw, 7.0)
     videos, others = network.video_from_frames(raw, mask), network.video_from_frames(noise, mask)
+    for query in (texts, videos):
+        relevance = network.frame_relevance(query, videos)
+        assert torch.isneginf(relevance[..., 3]).all() and relevance[..., :3].isfinite().all()
     for scorer in network.scorers:
         found, again = network.score(texts, videos, scorer), network.score(texts, others, scorer)
         assert found.names == SCORERS[scorer].parts
         assert found.grains.shape == (3, 3, len(found.names))
-        assert torch.isneginf(found.frame_relevance[..., 3]).all()
-        assert found.frame_relevance[..., :3].isfinite().all()
         torch.testing.assert_close(found.total, again.total)
         clip = network.score(videos, videos, scorer)
         assert clip.total.shape == (3, 3) and clip.total.isfinite().all()

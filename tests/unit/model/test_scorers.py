@@ -131,9 +131,8 @@ def test_every_kind_of_model_has_a_scorer_for_sentences_and_one_for_clips() -> N
             assert choose_scorer(scorers, None, query_is_clip=query_is_clip) in SCORERS
 
 
-@pytest.mark.parametrize("scorer", SHARED_SCORERS)
-def test_a_sentence_is_supported_by_the_frames_that_are_like_it(given: Parts, scorer: ScorerName) -> None:
-    relevance = shared_score(scorer, given, Mixing()).frame_relevance
+def test_a_sentence_is_supported_by_the_frames_that_are_like_it(given: Parts) -> None:
+    relevance = frame_relevance(given)
     for t, v, _, frames in pairs(given):
         torch.testing.assert_close(relevance[t, v, : len(frames)], torch.stack(frames) @ given.whole[t])
         assert torch.isneginf(relevance[t, v, len(frames) :]).all()

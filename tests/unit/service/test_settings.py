@@ -13,7 +13,7 @@ from indexer.media.sandbox import SandboxLimits
 from indexer.pipeline import PipelineConfig
 from indexer.records import SearchOptions
 from indexer.worker import WorkerConfig
-from service.app import index_config
+from service.opening import index_config
 from service.settings import InvalidSettings, Settings, load_settings, settings_page
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -16,6 +16,7 @@ import pytest
 
 from indexer.catalogue import videos
 from indexer.catalogue.database import DAMAGED, DISK_MAY_BE_FULL, ERRORS
+from indexer.catalogue.reader import CatalogueReader
 from indexer.catalogue.rows import Transaction
 from indexer.catalogue.videos import NewVideo
 from indexer.errors import (
@@ -296,7 +297,7 @@ def test_update_changes_what_is_given_and_only_that(catalogue: Catalogue) -> Non
     assert catalogue.update_video(video_id, title="new").metadata == {"x": 1}
     changed = catalogue.update_video(video_id, metadata={"y": 2})
     assert (changed.title, changed.metadata) == ("new", {"y": 2})
-    assert catalogue.changes(seq) == (VideoChange(seq + 2, video_id, 2),)
+    assert catalogue.changes(seq) == (VideoChange(seq + 2, video_id, 2, 1, seq),)
     with pytest.raises(InvalidMetadata):
         catalogue.update_video(video_id, title="no", metadata={"y": float("nan")})
     assert catalogue.get_video(video_id) == changed
@@ -323,7 +324,7 @@ def test_a_removed_video_is_gone_and_its_job_ends(catalogue: Catalogue) -> None:
     assert catalogue.count() == (0, 0)
     assert catalogue.list_videos() == ((), None)
     assert catalogue.live_videos([video_id]) == {}
-    assert len(catalogue.segment_ids(None, None)) == 0
+    assert len(catalogue.allowed_numbers(None, None)) == 0
 
 
 def test_a_removed_video_may_come_back(catalogue: Catalogue) -> None:
@@ -391,7 +392,7 @@ def test_any_id_at_all_is_simply_not_found(catalogue: Catalogue, given: str) -> 
         assert str(caught.value).isascii() and len(str(caught.value)) < 200
     assert catalogue.live_videos([given]) == {}
     assert catalogue.list_jobs(video_id=given) == ((), None) or given is None
-    assert len(catalogue.segment_ids(None, [given])) == 0
+    assert len(catalogue.allowed_numbers(None, [given])) == 0
 
 
 # ---- features and the change feed
@@ -493,29 +494,67 @@ def test_publishing_shows_all_at_once(catalogue: Catalogue, clock: Clock) -> Non
     assert (job.status, job.stage, job.progress_done, job.progress_total) == ("succeeded", "done", 3, 3)
     assert (job.finished_at, job.owner, job.lease_expires_at) == (clock.now_s, None, None)
     assert catalogue.count() == (1, 3)
-    assert catalogue.segment_ids(None, None).tolist() == [s.id for s in catalogue.segments(video.id)]
+    assert catalogue.published().tolist() == [[1, catalogue.last_seq(), 3]]
 
 
 def test_the_change_feed_names_each_video_once_with_its_newest(catalogue: Catalogue) -> None:
     a, b = add_ready(catalogue, "a"), add_ready(catalogue, "b")
-    assert catalogue.changes(0) == (VideoChange(1, a, 2), VideoChange(2, b, 2))
+    assert catalogue.changes(0) == (VideoChange(1, a, 2, 1, 1), VideoChange(2, b, 2, 2, 2))
     catalogue.remove_video(a)
-    assert catalogue.changes(0) == (VideoChange(2, b, 2), VideoChange(3, a, 0))
-    assert catalogue.changes(2) == (VideoChange(3, a, 0),)
-    assert catalogue.changes(0, limit=1) == (VideoChange(2, b, 2),)
+    assert catalogue.changes(0) == (VideoChange(2, b, 2, 2, 2), VideoChange(3, a, 0, 1, 1))
+    assert catalogue.changes(2) == (VideoChange(3, a, 0, 1, 1),)
+    assert catalogue.changes(0, limit=1) == (VideoChange(2, b, 2, 2, 2),)
     assert catalogue.changes(catalogue.last_seq()) == ()
 
 
-def test_segment_ids_pass_filter_and_choice(catalogue: Catalogue) -> None:
+def test_videos_keep_their_numbers_and_new_ones_rise(catalogue: Catalogue) -> None:
+    a, b = add_ready(catalogue, "a"), add_ready(catalogue, "b")
+    catalogue.remove_video(b)
+    add_ready(catalogue, "c")
+    assert add_ready(catalogue, "b") == b
+    catalogue.update_video(a, title="new")
+    seq = catalogue.last_seq()
+    assert catalogue.published().tolist() == [[1, 1, 2], [2, seq - 1, 2], [3, 4, 2]]
+    assert [(change.number, change.features_seq) for change in catalogue.changes(seq - 1)] == [(1, 1)]
+
+
+def test_numbers_pass_filter_and_choice(catalogue: Catalogue) -> None:
     a = add_ready(catalogue, "a", metadata={"tags": ["x"]})
     b = add_ready(catalogue, "b", metadata={"tags": ["y"]})
-    of = {v: [s.id for s in catalogue.segments(v)] for v in (a, b)}
-    assert catalogue.segment_ids({"tags": "y"}, None).tolist() == of[b]
-    assert catalogue.segment_ids(None, [a]).tolist() == of[a]
-    assert catalogue.segment_ids(None, [b, a, b]).tolist() == of[a] + of[b]
-    assert catalogue.segment_ids({"tags": "y"}, [a]).tolist() == []
-    assert catalogue.segment_ids(None, []).tolist() == []
-    assert catalogue.segment_ids(None, []).dtype == np.int64
+    add(catalogue, "pending", metadata={"tags": ["y"]})
+    assert catalogue.allowed_numbers({"tags": "y"}, None).tolist() == [2]
+    assert catalogue.allowed_numbers(None, [a]).tolist() == [1]
+    assert catalogue.allowed_numbers(None, [b, a, b]).tolist() == [1, 2]
+    assert catalogue.allowed_numbers(None, None).tolist() == [1, 2]
+    assert catalogue.allowed_numbers({"tags": "y"}, [a]).tolist() == []
+    assert catalogue.allowed_numbers(None, []).tolist() == []
+    assert catalogue.allowed_numbers(None, []).dtype == np.int64
+
+
+def test_a_filters_result_is_kept_until_something_changes(catalogue: Catalogue) -> None:
+    a = add_ready(catalogue, "a", metadata={"n": 1})
+    b = add_ready(catalogue, "b", metadata={"n": 2})
+    reader = CatalogueReader(catalogue)
+    first = reader.allowed_numbers({"n": {"gte": 1}})
+    assert first.tolist() == [1, 2]
+    assert reader.allowed_numbers({"n": {"gte": 1}}) is first
+    assert reader.allowed_numbers({"n": {"gte": 1}}, [b]).tolist() == [2]
+    assert reader.allowed_numbers({"n": {"gte": 1}}) is first
+    assert reader.allowed_numbers({"n": 1}).tolist() == [1]
+    assert reader.allowed_numbers({"n": True}).tolist() == [], "not the number 1"
+    catalogue.update_video(a, metadata={"n": 0})
+    assert reader.allowed_numbers({"n": {"gte": 1}}).tolist() == [2]
+    catalogue.update_video(a, metadata={"n": 5}, title="five")
+    assert reader.allowed_numbers({"n": {"gte": 1}}).tolist() == [1, 2]
+    add(catalogue, "b", metadata={"n": 0}, on_duplicate="replace")
+    assert reader.allowed_numbers({"n": {"gte": 1}}).tolist() == [1], "a replacing upload brings its metadata at once"
+    catalogue.remove_video(a)
+    assert reader.allowed_numbers({"n": {"gte": 1}}).tolist() == []
+    add(catalogue, "a", metadata={"n": 7})
+    assert reader.allowed_numbers({"n": {"gte": 1}}).tolist() == [], "not indexed yet"
+    for number in range(40):
+        reader.allowed_numbers({"n": number})
+    assert reader.allowed_numbers({"n": 0}).tolist() == [2]
 
 
 # ---- jobs

@@ -67,6 +67,9 @@ def test_the_first_format_is_brought_up_with_all_that_is_in_it(tmp_path: Path) -
         assert catalogue.last_seq() == 3
         catalogue.bind_model(SPEC)
         add_ready(catalogue, "new")
+        numbers = [(change.video_id, change.number, change.features_seq) for change in catalogue.changes(0)]
+        assert numbers[:3] == [("up", 1, 1), ("named", 2, 2), ("gone", 3, 3)], "in the order in which they were added"
+        assert numbers[3][1:] == (4, 4)
     assert version(path) == migrations.LATEST
 
 

@@ -1,0 +1,267 @@
+// Segment after segment, and for each the query rows: a segment's features are read once for all of them.
+//
+// `Format` is how rows of a store are multiplied on a path: see path_portable.cpp for the smallest.
+#pragma once
+
+namespace {
+
+// Kept by a thread from call to call; nothing is allocated per segment.
+struct Workspace {
+    Buffer<uint32_t> frames, pooled;   // rows in the form that is multiplied, where they aren't read in place
+    Buffer<float> frame_scales, pooled_scales, corrections;
+    Buffer<float> sims;                // (F, stride) of one segment and query row
+    Buffer<float> pooled_sims;         // (Q, kBlock, pooled stride)
+    Buffer<Shares> shares;             // (Q,)
+    Buffer<double> exact;
+    Sums sums;
+};
+
+inline Workspace& workspace() {
+    static thread_local Workspace kept;
+    return kept;
+}
+
+template <class Format>
+class Search {
+   public:
+    Search(const Packed& query, const Features& features, const int64_t* rows, int64_t count, Mode mode, int slots, float* out)
+        : query_(query), set_(query.settings), features_(features), rows_(rows), count_(count), mode_(mode), slots_(slots), out_(out),
+          work_(workspace()) {}
+
+    Outcome run() {
+        if (!make_room(16)) return kNoMemory;
+        const bool reads_frames = set_.scorer != kMean;
+        for (int64_t begin = 0; begin < count_; begin += kBlock) {
+            const int here = static_cast<int>(count_ - begin < kBlock ? count_ - begin : kBlock);
+            for (int i = 0; i < here; i++) {
+                const Outcome outcome = check(row(begin + i));
+                if (outcome != kDone) return outcome;
+            }
+            score_pooled(begin, here);
+            for (int i = 0; i < here; i++) {
+                if (begin + i + kAhead < count_) prefetch(row(begin + i + kAhead));
+                if (reads_frames && !score_segment(begin, i)) return kNoMemory;
+            }
+            if (set_.scorer == kMean) finish_mean(begin, here);
+            if (set_.scorer == kAosm && !finish_aosm(begin, here)) return kNoMemory;
+        }
+        return kDone;
+    }
+
+   private:
+    static constexpr int kAhead = 1;  // segments whose frames are asked for before they are needed
+
+    int64_t row(int64_t i) const { return rows_ ? rows_[i] : i; }
+
+    Outcome check(int64_t segment) const {
+        if (segment < 0 || segment >= features_.num_segments) return kRowOutside;
+        const int64_t first = features_.first_frame[segment], frames = features_.frame_count[segment];
+        if (first < 0 || frames < 1 || first > features_.num_frames - frames) return kFramesOutside;
+        if (set_.num_slots > 0 && frames > set_.num_slots) return kTooManyFrames;
+        return kDone;
+    }
+
+    const char* frames_of(int64_t segment) const {
+        return static_cast<const char*>(features_.frames) + features_.first_frame[segment] * set_.width * Format::kBytes;
+    }
+
+    // The rows of a segment, asked for from memory into the second cache while another is scored.
+    void prefetch(int64_t segment) const {
+        if (!rows_ || check(segment) != kDone || set_.scorer == kMean) return;
+        const char* at = frames_of(segment);
+        const int64_t size = static_cast<int64_t>(features_.frame_count[segment]) * set_.width * Format::kBytes;
+        for (int64_t i = 0; i < size; i += 64) __builtin_prefetch(at + i, 0, 2);
+    }
+
+    bool make_room(int frames) {
+        const int padded = round_up(frames, kBlock), stride = query_.max_stride;
+        const int64_t area = static_cast<int64_t>(padded) * stride;
+        Workspace& w = work_;
+        const PackedRow& first = query_.rows[0];
+        bool ok = w.frames.at_least(static_cast<int64_t>(padded) * first.frames.steps) &&
+                  w.pooled.at_least(static_cast<int64_t>(kBlock) * first.pooled.steps) && w.sims.at_least(area) && w.corrections.at_least(padded) && w.frame_scales.at_least(padded) &&
+                  w.pooled_scales.at_least(kBlock) && w.shares.at_least(set_.num_rows) &&
+                  w.pooled_sims.at_least(static_cast<int64_t>(set_.num_rows) * kBlock * query_.max_pooled_stride);
+        Sums& s = w.sums;
+        ok = ok && s.row_weights.at_least(padded) && s.row_values.at_least(padded) && s.sentence.at_least(padded) &&
+             s.by_frame.at_least(padded) && s.by_word.at_least(stride) && s.mixed.at_least(larger(padded, stride));
+        if (query_.frames_first.data || any_words_first()) ok = ok && s.mixed_words.at_least(area) && s.mixed_frames.at_least(area);
+        return ok;
+    }
+
+    bool any_words_first() const {
+        for (int q = 0; q < set_.num_rows; q++) {
+            if (query_.rows[q].words_first) return true;
+        }
+        return false;
+    }
+
+    // Similarities of `count` rows with the columns of one query row, (count, stride).
+    void similarities(const uint32_t* rows, int count, const Columns& columns, const float* scales, float* out) {
+        Scaling scaling;
+        scaling.row_scales = scales;
+        if (Format::kHasScales) scaling.column_scales = columns.scales.data;
+        Format::multiply(rows, count, columns, scaling, work_.corrections.data, out);
+    }
+
+    // Sixteen pooled rows are one tile.
+    void score_pooled(int64_t begin, int here) {
+        const int width = set_.pooled_width;
+        if (query_.rows[0].pooled.count == 0) return;
+        const int steps = query_.rows[0].pooled.steps;
+        uint32_t* staged = work_.pooled.data;
+        for (int i = 0; i < here; i++) {
+            const int64_t segment = row(begin + i);
+            const char* from = static_cast<const char*>(features_.pooled) + segment * width * Format::kBytes;
+            Format::stage(from, width, staged + static_cast<int64_t>(i) * steps, steps);
+            const float scale = features_.pooled_scales ? features_.pooled_scales[segment] : 1.0f;
+            work_.pooled_scales.data[i] = set_.has_unit_frames ? scale : unit_scale(from, width, scale);
+        }
+        for (int q = 0; q < set_.num_rows; q++) {
+            const float* scales = features_.pooled_scales || !set_.has_unit_frames ? work_.pooled_scales.data : nullptr;
+            similarities(staged, here, query_.rows[q].pooled, scales, pooled_sims(q, 0));
+        }
+    }
+
+    float* pooled_sims(int q, int i) {
+        const int stride = query_.rows[q].pooled.stride();
+        return work_.pooled_sims.data + static_cast<int64_t>(q) * kBlock * query_.max_pooled_stride + static_cast<int64_t>(i) * stride;
+    }
+
+    // What makes a stored row a unit vector. The scale of int8 rows cancels out, but not where it isn't a number.
+    static float unit_scale(const char* row, int width, float scale) {
+        const float norm = Format::norm(row, width), poison = scale * 0.0f;
+        return (norm > 1e-12f || norm != norm ? 1.0f / norm : 0.0f) + poison;
+    }
+
+    // The frames of a segment in the form that is multiplied, and their scales in the workspace.
+    const uint32_t* stage_frames(int64_t segment, int num_frames, const float** scales) {
+        const int steps = query_.rows[0].frames.steps, width = set_.width;
+        const char* from = frames_of(segment);
+        *scales = features_.frame_scales ? features_.frame_scales + features_.first_frame[segment] : nullptr;
+        const uint32_t* rows;
+        if (Format::kReadsInPlace && width == steps * Format::kPerStep) {
+            rows = reinterpret_cast<const uint32_t*>(from);
+        } else {
+            uint32_t* staged = work_.frames.data;
+            for (int f = 0; f < num_frames; f++) {
+                Format::stage(from + static_cast<int64_t>(f) * width * Format::kBytes, width, staged + static_cast<int64_t>(f) * steps, steps);
+            }
+            rows = staged;
+        }
+        if (!set_.has_unit_frames) {
+            for (int f = 0; f < num_frames; f++) {
+                const char* row = from + static_cast<int64_t>(f) * width * Format::kBytes;
+                work_.frame_scales.data[f] = unit_scale(row, width, *scales ? (*scales)[f] : 1.0f);
+            }
+            *scales = work_.frame_scales.data;
+        }
+        return rows;
+    }
+
+    bool score_segment(int64_t begin, int i) {
+        const int64_t segment = row(begin + i);
+        const int num_frames = features_.frame_count[segment];
+        if (num_frames > largest_ && !grow(num_frames)) return false;
+        const float* scales;
+        const uint32_t* rows = stage_frames(segment, num_frames, &scales);
+        for (int q = 0; q < set_.num_rows; q++) {
+            const PackedRow& row = query_.rows[q];
+            float* sims = work_.sims.data;
+            const int stride = row.frames.stride();
+            similarities(rows, num_frames, row.frames, scales, sims);
+            const int64_t at = q * count_ + begin + i;
+            switch (set_.scorer) {
+                case kAosm:
+                    aosm(query_, row, sims, stride, num_frames, pooled_sims(q, i), work_.sums, work_.shares.data[q], i);
+                    break;
+                case kMultiGrained: {
+                    float grains[4];
+                    multi_grained(sims, stride, num_frames, pooled_sims(q, i), grains);
+                    put(at, grains, 4);
+                    break;
+                }
+                case kMaxSim:
+                    out_[at] = max_sim(sims, stride, num_frames, row.num_words, row.word_bias.data);
+                    break;
+                case kMaxFrame:
+                    out_[at] = max_frame(sims, stride, num_frames);
+                    break;
+                default:
+                    relevance(sims, stride, num_frames, row.frames.count - 1, slots_, out_ + at * slots_);
+            }
+        }
+        return true;
+    }
+
+    bool grow(int num_frames) {
+        largest_ = num_frames;
+        return make_room(num_frames);
+    }
+
+    void put(int64_t at, const float* grains, int count) {
+        if (mode_ == kGrains) {
+            memcpy(out_ + at * count, grains, sizeof(float) * count);
+            return;
+        }
+        float total = 0.0f;
+        for (int g = 0; g < count; g++) total += grains[g];
+        out_[at] = total / static_cast<float>(count);
+    }
+
+    void finish_mean(int64_t begin, int here) {
+        for (int q = 0; q < set_.num_rows; q++) {
+            for (int i = 0; i < here; i++) out_[q * count_ + begin + i] = pooled_sims(q, i)[0];
+        }
+    }
+
+    // The sums over lanes of sixteen segments at once; those whose exponentials underflowed are done again.
+    bool finish_aosm(int64_t begin, int here) {
+        for (int q = 0; q < set_.num_rows; q++) {
+            Shares& shares = work_.shares.data[q];
+            float found[kNumAttended][kBlock];
+            for (int g = 0; g < kNumAttended; g++) {
+                for (int i = here; i < kBlock; i++) shares.values[g][i] = shares.weights[g][i] = Vec::all(0.0f);
+                for (int i = 0; i < kBlock; i += Vec::kWidth) {
+                    Vec::store(found[g] + i, Vec::divide(Vec::sums(shares.values[g] + i), Vec::sums(shares.weights[g] + i), kLeast));
+                }
+            }
+            for (int i = 0; i < here; i++) {
+                const float whole = pooled_sims(q, i)[query_.rows[q].num_words];
+                float grains[4] = {whole, found[kVideoWord][i], found[kSentenceFrame][i], 0.5f * (found[kByFrame][i] + found[kByWord][i])};
+                const float sum = grains[1] + grains[2] + grains[3];
+                if (!(sum - sum == 0.0f) && !again(q, begin, i, grains)) return false;
+                put(q * count_ + begin + i, grains, 4);
+            }
+        }
+        return true;
+    }
+
+    bool again(int q, int64_t begin, int i, float* grains) {
+        const PackedRow& packed = query_.rows[q];
+        const int64_t segment = row(begin + i);
+        const int num_frames = features_.frame_count[segment];
+        const float* scales;
+        const uint32_t* rows = stage_frames(segment, num_frames, &scales);
+        similarities(rows, num_frames, packed.frames, scales, work_.sims.data);
+        double exact[kNumAttended];
+        if (!aosm_exactly(query_, packed, work_.sims.data, packed.frames.stride(), num_frames, pooled_sims(q, i), work_.exact, exact)) return false;
+        grains[1] = static_cast<float>(exact[kVideoWord]);
+        grains[2] = static_cast<float>(exact[kSentenceFrame]);
+        grains[3] = static_cast<float>(0.5 * (exact[kByFrame] + exact[kByWord]));
+        return true;
+    }
+
+    const Packed& query_;
+    const QuerySettings& set_;
+    const Features& features_;
+    const int64_t* rows_;
+    const int64_t count_;
+    const Mode mode_;
+    const int slots_;
+    float* const out_;
+    Workspace& work_;
+    int largest_ = 16;
+};
+
+}  // namespace

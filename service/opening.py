@@ -1,0 +1,53 @@
+"""Opens the index that the settings name: settings -> model -> index. The server and the commands begin here.
+
+It knows no HTTP, and loads neither torch nor a model until something needs them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from indexer.config import IndexConfig
+from indexer.defaults import HEARTBEATS_PER_LEASE
+from indexer.index import VideoIndex
+from model.importing import collector_paused
+
+if TYPE_CHECKING:
+    from model.types import VideoTextModel
+    from service.settings import Settings
+
+
+def open_index(settings: Settings) -> VideoIndex:
+    """The index that the settings name. Its model is loaded when something first needs it, or by `warm_up`.
+
+    Raises: IndexerError.
+    """
+
+    def load() -> VideoTextModel:
+        with collector_paused():
+            import torch
+
+            from model.registry import load_model
+
+        if settings.torch_threads is not None:
+            torch.set_num_threads(settings.torch_threads)
+        return load_model(settings.model, device=settings.device, num_frames=settings.num_frames)
+
+    return VideoIndex.open(settings.data, load, index_config(settings))
+
+
+def index_config(settings: Settings) -> IndexConfig:
+    """The part of the settings that the index takes."""
+    return IndexConfig(
+        decoder=settings.decoder,
+        decode_timeout_s=settings.decode_timeout_s,
+        decode_memory_bytes=settings.decode_memory_bytes,
+        decode_children=settings.decode_children,
+        query_decode_s=settings.query_decode_s,
+        max_segment_s=settings.max_segment_s,
+        exact_budget_ms=settings.exact_budget_ms,
+        max_video_s=settings.max_video_s,
+        max_query_s=settings.max_query_s,
+        lease_s=settings.lease_s,
+        heartbeat_s=settings.lease_s / HEARTBEATS_PER_LEASE,
+    )
