@@ -94,7 +94,7 @@ class TritonQuery:
         self._panel = panel
         self._device = kernel.device
         self._blocks = kernel.blocks
-        self._terms, self._parts = _SCORERS[panel.scorer](panel, kernel.device, kernel.max_columns)
+        self._terms, self._parts = scorers_of(panel, kernel.device, kernel.max_columns)
 
     def totals(self, block: FeatureBlock, rows: Rows | None = None) -> Array:
         """(Q, n) float32: what ranks."""
@@ -173,6 +173,11 @@ class TritonQuery:
 _Parts = tuple[BestOrMean, ...] | Aosm
 _Scorer = tuple[tuple[Aosm | BestOrMean, ...], _Parts]
 """What is summed to a total, and what is shown as its parts."""
+
+
+def scorers_of(panel: Panel, device: torch.device, max_columns: int) -> _Scorer:
+    """The terms of a panel's totals, and its parts. Raises: KeyError for a scorer that isn't shared."""
+    return _SCORERS[panel.scorer](panel, device, max_columns)
 
 
 def _aosm(panel: Panel, device: torch.device, max_columns: int) -> _Scorer:

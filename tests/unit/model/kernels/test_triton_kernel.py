@@ -14,6 +14,7 @@ from model.kernels.device_scorers import choose_tile
 from model.kernels.triton_kernel import load, unavailable
 
 ROOT = Path(__file__).resolve().parents[4]
+INTERPRETED = ("tests/gpu/test_triton_kernel.py", "tests/gpu/test_gpu_benchmark.py")
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -22,7 +23,7 @@ def test_the_kernel_agrees_with_the_referee_under_the_interpreter() -> None:
     """In a process of its own: the interpreter must be asked for before triton is imported."""
     pytest.importorskip("triton", exc_type=ImportError)
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "tests/gpu/test_triton_kernel.py"],
+        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *INTERPRETED],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         cwd=ROOT,
         capture_output=True,
