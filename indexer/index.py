@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -232,7 +233,8 @@ class VideoIndex:
             warnings.append(
                 ("query_truncated", f"The model reads {num_words} tokens; the rest of the query was ignored.")
             )
-        return self._search(features, options, started, warnings=warnings)
+        answer = self._search(features, options, started, warnings=warnings)
+        return replace(answer, effective={**answer.effective, "query_precision": features.precision})
 
     def search_video(
         self,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from indexer.errors import BackendMissing, CatalogueUnreadable
 from indexer.locks import ReadersWriterLock
 from indexer.records import StoredSegment, VideoChange
+from model.threads import limit_this_thread
 
 FEED_PAGE = 1000
 """Changes read from the catalogue at once."""
@@ -338,6 +339,7 @@ class VectorIndex:
             return np.empty((len(queries), 0), dtype=np.int64), np.empty((len(queries), 0), dtype=np.float32)
         selector = None if can_pass is None else self._selector(can_pass)
         params = None if selector is None else self._faiss.SearchParameters(sel=selector)
+        limit_this_thread(self._faiss.omp_set_num_threads)
         scores, rows = index.search(np.ascontiguousarray(queries, dtype=np.float32), k, params=params)
         return rows, np.where(rows < 0, -np.inf, scores).astype(np.float32)
 

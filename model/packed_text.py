@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, layer_norm, scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 
+from model.threads import limit_this_thread
+
 ROWS = 32
 """Tokens multiplied at once: two tiles of AMX."""
 MIN_WEIGHTS = 4_000_000
@@ -52,6 +54,7 @@ class PackedText:
     @torch.inference_mode()
     def __call__(self, ids_TN: Tensor, lengths: list[int]) -> Tensor:
         """(T, N) and each text's number of tokens -> (T, N, D) float32, projected; zeros past a text's end."""
+        limit_this_thread()
         texts = [ids[:length] for ids, length in zip(ids_TN, lengths, strict=True)]
         x = embedding(torch.cat(texts), self._tokens) + torch.cat([self._positions[:length] for length in lengths])
         for block in self._blocks:

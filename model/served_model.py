@@ -16,7 +16,7 @@ from model.errors import ShapeError
 from model.network import Network
 from model.query_text import QueryPrecision, QueryText
 from model.resize import FrameResize
-from model.types import ModelSpec, Pixels, Query, ScorerName, Scores, TextFeatures, VideoFeatures
+from model.types import ModelSpec, Pixels, Precision, Query, ScorerName, Scores, TextFeatures, VideoFeatures
 
 
 class ServedModel:
@@ -38,6 +38,11 @@ class ServedModel:
     def spec(self) -> ModelSpec:
         """What the numbers mean, with the fingerprint of weights and configuration."""
         return self._spec
+
+    @property
+    def query_precision(self) -> Precision:
+        """What sentences are encoded in; settled when it is first asked for, or by the first sentence."""
+        return self._queries.precision
 
     @property
     def resize(self) -> FrameResize:

@@ -19,6 +19,7 @@ from indexer.defaults import HEARTBEATS_PER_LEASE
 from indexer.errors import BackendMissing
 from indexer.index import VideoIndex
 from indexer.records import SearchOptions
+from model.threads import SERVING_THREADS, limit_threads
 from model.types import VideoTextModel
 from service import bodies, edge
 from service.readiness import Readiness
@@ -51,13 +52,9 @@ def open_index(settings: Settings) -> VideoIndex:
     """
 
     def load() -> VideoTextModel:
-        import torch
+        from service.query_model import load_query_model
 
-        from model.registry import load_model
-
-        if settings.torch_threads is not None:
-            torch.set_num_threads(settings.torch_threads)
-        return load_model(settings.model, device=settings.device, num_frames=settings.num_frames)
+        return load_query_model(settings)
 
     return VideoIndex.open(settings.data, load, index_config(settings))
 
@@ -86,6 +83,7 @@ def create_app(settings: Settings, index: VideoIndex | None = None, *, worker: W
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        limit_threads(settings.torch_threads or SERVING_THREADS)
         opened = index if index is not None else await run_in_threadpool(open_index, settings)
         await run_in_threadpool(opened.warm_up)
         app.state.service = state = _state_of(settings, opened, worker)

@@ -95,7 +95,8 @@ class SearchResponse(BaseModel):
     """Segments that were scored in full."""
 
     effective: dict[str, Any]
-    """What the search was made with: scorer, recall, candidates, model, fingerprint, device, generation."""
+    """What the search was made with: scorer, recall, candidates, model, fingerprint, device, generation, and for a
+    sentence the query_precision that it was encoded in."""
 
     timings_ms: dict[str, float]
     """Milliseconds by stage: encode, recall, rerank, hydrate, total."""
