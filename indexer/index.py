@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -229,7 +230,8 @@ class VideoIndex:
         started = time.perf_counter()
         features = self.model.encode_text([text])
         cut = ("query_truncated", f"The model reads {spec.num_words} tokens; the rest of the query was ignored.")
-        return self._search(features, options, started, warnings=[cut] if any(features.is_cut) else [])
+        answer = self._search(features, options, started, warnings=[cut] if any(features.is_cut) else [])
+        return replace(answer, effective={**answer.effective, "query_precision": features.precision})
 
     def search_video(
         self,

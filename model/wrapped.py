@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+from model.kernels.panel import Panel
 from model.resize import FrameResize
 from model.types import ModelSpec, Pixels, Query, ScorerName, Scores, TextFeatures, VideoFeatures, VideoTextModel
 
@@ -20,6 +22,11 @@ class WrappedModel:
     def spec(self) -> ModelSpec:
         """The inner model's."""
         return self.inner.spec
+
+    @property
+    def device(self) -> torch.device:
+        """The inner model's."""
+        return self.inner.device
 
     @property
     def resize(self) -> FrameResize:
@@ -41,3 +48,11 @@ class WrappedModel:
     def score(self, query: Query, videos: VideoFeatures, scorer: ScorerName | None = None) -> Scores:
         """As the inner model."""
         return self.inner.score(query, videos, scorer)
+
+    def panel(self, query: Query, scorer: ScorerName | None = None) -> Panel | None:
+        """As the inner model."""
+        return self.inner.panel(query, scorer)
+
+    def frame_relevance(self, query: Query, videos: VideoFeatures) -> Tensor:
+        """As the inner model."""
+        return self.inner.frame_relevance(query, videos)
