@@ -102,7 +102,7 @@ class TritonQuery:
         return _to_host(self.device_totals(block, rows))
 
     def totals_of(self, blocks: Sequence[tuple[FeatureBlock, Rows | None]]) -> list[Array]:
-        """`totals` of each block with its rows: the device is given all work, then the answers are copied back at once."""
+        """`totals` of each block with its rows, copied back at once after the device was given all the work."""
         there = [self.device_totals(block, rows) for block, rows in blocks]
         if not there:
             return []
