@@ -96,7 +96,7 @@ class Aosm:
         """(Q, n), or the four grains (4, Q, n)."""
         panel, block = self.panel, scored.block
         word_slots, frame_slots = power_of_two(panel.mask.shape[1] + 1, 16), power_of_two(block.most_frames)
-        is_mixed, width = mixes_words(panel.mixing), panel.whole.shape[1]
+        is_mixed, width = self._keep("is_mixed", lambda: mixes_words(panel.mixing)), panel.whole.shape[1]
         twins = 2 if is_mixed else 1
         tile = choose_tile(
             frame_slots, word_slots, len(panel), width, self.max_columns, twins=twins, is_int8=block.is_int8
@@ -116,7 +116,8 @@ class Aosm:
         _launch("pooled_grains", at_once, scored, tile, both | _panel(columns) | features | {"M": at_once})
         columns = self._columns("frames", frame_columns, word_slots, block)
         mixing = self._keep(f"mixing {frame_slots}", lambda: self._mixing(word_slots, frame_slots))
-        flags = {"S": tile.segments, "FS": frame_slots, "HAS_FRAME_MIXING": mixes_frames(panel.mixing)}
+        has_mixing = self._keep("has_frame_mixing", lambda: mixes_frames(panel.mixing))
+        flags = {"S": tile.segments, "FS": frame_slots, "HAS_FRAME_MIXING": has_mixing}
         features = _frames(block, columns)
         _launch("frame_grains", tile.segments, scored, tile, both | _panel(columns) | features | mixing | flags)
         return out if as_grains else out[0]
@@ -258,4 +259,6 @@ def _launch(name: str, segments: int, scored: Scored, tile: Tile, arguments: Map
     device = scored.block.frames.device
     here: AbstractContextManager[object] = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     with here:
-        getattr(triton_programs, name)[grid](**arguments, num_warps=tile.warps, num_stages=tile.stages)
+        getattr(triton_programs, name)[grid](
+            **arguments, num_warps=tile.warps, num_stages=tile.stages, enable_fp_fusion=True
+        )

@@ -8,6 +8,7 @@ is wanted and nowhere else; triton itself is imported by `load`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,6 +100,14 @@ class TritonQuery:
     def totals(self, block: FeatureBlock, rows: Rows | None = None) -> Array:
         """(Q, n) float32: what ranks."""
         return _to_host(self.device_totals(block, rows))
+
+    def totals_of(self, blocks: Sequence[tuple[FeatureBlock, Rows | None]]) -> list[Array]:
+        """`totals` of each block with its rows, copied back at once after the device was given all the work."""
+        there = [self.device_totals(block, rows) for block, rows in blocks]
+        if not there:
+            return []
+        together = _to_host(torch.cat(there, dim=1))
+        return np.split(together, np.cumsum([part.shape[1] for part in there])[:-1], axis=1)
 
     def device_totals(self, block: FeatureBlock, rows: Rows | None = None) -> Tensor:
         """(Q, n) float32, left on the device."""

@@ -146,6 +146,16 @@ def test_features_that_were_scored_once_stay_on_the_device() -> None:
     np.testing.assert_array_equal(one.prepare(case.panel).totals(block), first)
 
 
+def test_several_blocks_are_scored_as_one_by_one() -> None:
+    rng = np.random.default_rng(11)
+    query = prepared(random_case(rng, "maxsim", num_rows=2, num_slots=3).panel)
+    blocks = [random_block(rng, np.full(count, 3, np.int32), 32) for count in (4, 7, 1)]
+    wanted = [(blocks[0], None), (blocks[1], np.array([5, 0])), (blocks[2], np.empty(0, np.int64)), (blocks[2], None)]
+    for found, (block, rows) in zip(query.totals_of(wanted), wanted, strict=True):
+        np.testing.assert_array_equal(found, query.totals(block, rows))
+    assert query.totals_of([]) == []
+
+
 def test_nothing_to_score_gives_nothing() -> None:
     rng = np.random.default_rng(9)
     block, nothing = random_block(rng, np.full(2, 2, np.int32), 32), np.empty(0, np.int64)
