@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexer.cores import Cores
+from indexer.scoring import SegmentScorer
 from indexer.shards.view import IndexView, ShardView
 from model.batching import Joiner
 from model.kernels.block import Rows
@@ -57,7 +58,7 @@ class JointScoring:
         for same in by_kind.values():
             prepared = self._kernel.prepare(Panel.joined([one.panel for one in same]).trimmed())
             shards = same[0].view.shards
-            tasks = [(number, part) for number, shard in enumerate(shards) for part in parts(None, shard)]
+            tasks = [(number, part) for number, shard in enumerate(shards) for part in parts(None, shard, self._kernel)]
             totals = self._cores.map(lambda task: prepared.totals(shards[task[0]].block, task[1]), tasks)  # noqa: B023
             joined = np.concatenate(totals, axis=1)
             starts = np.cumsum([0, *(len(one.panel) for one in same)])
@@ -65,7 +66,9 @@ class JointScoring:
         return [found[id(one)] for one in asked]
 
 
-def parts(rows: Rows | None, shard: ShardView) -> list[Rows]:
-    """The rows of a shard, None for all, cut for the cores."""
+def parts(rows: Rows | None, shard: ShardView, scores: Kernel | SegmentScorer) -> list[Rows | None]:
+    """The rows of a shard, None for all, as `scores` takes them: cut for the cores, or as they are."""
+    if scores.takes_whole_blocks:
+        return [rows]
     rows = np.arange(len(shard)) if rows is None else rows
     return [rows[at : at + ROWS_PER_TASK] for at in range(0, len(rows), ROWS_PER_TASK)]

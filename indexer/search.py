@@ -185,7 +185,7 @@ class Searcher:
             options.recall,
             num_allowed,
             lambda: self.costs.segment_us(_kind(query, name), scorer),
-            self._cores.num_cores,
+            1 if scorer.takes_whole_blocks else self._cores.num_cores,
             self.budget_ms,
             can_recall=can_recall,
             few=SAMPLE_SEGMENTS if scorer.reads_in_place else SAMPLE_COPIES,
@@ -237,7 +237,7 @@ class Searcher:
             starts = np.cumsum([0, *(len(shard) for shard in view.shards)])
             is_whole = len(chosen) == len(view.shards) and all(some.rows is None for some in chosen)
             return everything if is_whole else everything[:, _picked(chosen, view, starts)]
-        tasks = [(some.shard, part) for some in chosen for part in parts(some.rows, view.shards[some.shard])]
+        tasks = [(some.shard, part) for some in chosen for part in parts(some.rows, view.shards[some.shard], scorer)]
         totals = self._cores.map(lambda task: scorer.totals(view.shards[task[0]].block, task[1]), tasks)
         return np.concatenate([np.empty((num_rows, 0), np.float32), *totals], axis=1)
 

@@ -86,6 +86,8 @@ class _QuerySettings(ctypes.Structure):
 class NativeKernel:
     """The compiled kernel on one of its paths. Raises: ValueError for a path that this CPU or this build lacks."""
 
+    takes_whole_blocks = False
+
     def __init__(self, path: PathName | None = None) -> None:
         library, why_not = _library()
         if library is None:

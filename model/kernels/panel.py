@@ -148,6 +148,11 @@ class Kernel(Protocol):
         """What it is and what it runs on, for `effective` and doctor: "torch", "native avx512"."""
         ...
 
+    @property
+    def takes_whole_blocks(self) -> bool:
+        """Whether one call should score a whole block, as a GPU does it, and not a part of it per core."""
+        ...
+
     def prepare(self, panel: Panel) -> PreparedQuery:
         """The panel, ready to be scored."""
         ...

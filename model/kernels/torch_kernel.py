@@ -35,6 +35,7 @@ class TorchKernel:
     (docs/experiments.md)."""
 
     name = "torch fp32"
+    takes_whole_blocks = False
 
     def prepare(self, panel: Panel) -> TorchQuery:
         """The panel as tensors."""

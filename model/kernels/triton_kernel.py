@@ -72,6 +72,8 @@ def load(device: torch.device, memory_bytes: int | None = None) -> TritonKernel 
 class TritonKernel:
     """The `Kernel` of panel.py on one GPU."""
 
+    takes_whole_blocks = True
+
     def __init__(self, device: torch.device, memory_bytes: int, max_columns: int = MAX_COLUMNS) -> None:
         self.device = device
         self.max_columns = max_columns
