@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -103,6 +104,7 @@ class VideoIndex:
         follower = self._parts.follower
         follower.catch_up()
         self._parts.start()
+        self._parts.searcher.warm_up()
         if follower.vectors.is_whole:
             self._database.drop_old_copy()
         log.info("index_opened", extra={"segments": follower.vectors.num_segments, "files_deleted": num_deleted})
@@ -228,7 +230,8 @@ class VideoIndex:
         started = time.perf_counter()
         features = self.model.encode_text([text])
         cut = ("query_truncated", f"The model reads {spec.num_words} tokens; the rest of the query was ignored.")
-        return self._search(features, options, started, warnings=[cut] if any(features.is_cut) else [])
+        answer = self._search(features, options, started, warnings=[cut] if any(features.is_cut) else [])
+        return replace(answer, effective={**answer.effective, "query_precision": features.precision})
 
     def search_video(
         self,
@@ -344,7 +347,7 @@ class VideoIndex:
     def stats(self) -> dict[str, Any]:
         """Counts and sizes: videos, segments, jobs by status, generation, model, fingerprint, bytes, unreadable.
 
-        shards: how the features lie in memory; None before they were first needed.
+        shards: how the features lie in memory; search: what scoring them costs; None before they were first needed.
         """
         with self._database.read() as tx:
             num_videos, num_segments = videos.count_ready(tx)
@@ -363,6 +366,7 @@ class VideoIndex:
             },
             "shards": None if follower is None else follower.vectors.describe(),
             "unreadable": {} if follower is None else dict(follower.vectors.unreadable),
+            "search": None if (searcher := self._parts.loaded_searcher) is None else searcher.stats(),
         }
 
     # ---- helpers

@@ -111,6 +111,11 @@ class LoadedParts:
             return self._searcher
 
     @property
+    def loaded_searcher(self) -> Searcher | None:
+        """The searcher if it is loaded, else None."""
+        return self._searcher
+
+    @property
     def loaded_follower(self) -> Follower | None:
         """The follower if it is loaded, else None."""
         return self._follower

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,8 @@ from model.kernels.block import FeatureBlock
 
 SAMPLE_SEGMENTS = 1024
 """Segments of the synthetic block on which a kernel's cost is measured."""
+SAMPLE_OF_DEVICE = 16_384
+"""Segments of the block on which a GPU is measured: with fewer it would be the launch that is measured."""
 SAMPLE_COPIES = 64
 """Segments of it on which the model itself is measured: it may take a millisecond each."""
 
@@ -76,9 +78,9 @@ class Costs:
         self._shape = dim, pooled_dim, num_slots
         self._lock = threading.Lock()
         self._sample: FeatureBlock | None = None
-        self._segment_us: dict[Hashable, float] = {}
+        self._segment_us: dict[str, float] = {}
 
-    def segment_us(self, kind: Hashable, scorer: SegmentScorer) -> float:
+    def segment_us(self, kind: str, scorer: SegmentScorer) -> float:
         """Microseconds per segment of queries of this kind, of which `scorer` holds one."""
         with self._lock:
             if kind not in self._segment_us:
@@ -88,14 +90,15 @@ class Costs:
     def measured(self) -> dict[str, float]:
         """Microseconds per segment by kind of query, so far."""
         with self._lock:
-            return {str(kind): cost for kind, cost in self._segment_us.items()}
+            return {kind: round(cost, 4) for kind, cost in self._segment_us.items()}
 
     def _measured(self, scorer: SegmentScorer) -> float:
         if self._sample is None:
-            self._sample = sample_block(*self._shape)
+            size = SAMPLE_OF_DEVICE if scorer.takes_whole_blocks else SAMPLE_SEGMENTS
+            self._sample = sample_block(*self._shape, size)
         rows = None if scorer.reads_in_place else np.arange(SAMPLE_COPIES)
-        count = SAMPLE_SEGMENTS if rows is None else len(rows)
-        scorer.totals(self._sample, np.arange(1))  # the first call settles memory
+        count = len(self._sample) if rows is None else len(rows)
+        scorer.totals(self._sample, rows)  # the first call settles memory
         took_s = []
         for _ in range(3):
             started = time.perf_counter()
@@ -104,8 +107,8 @@ class Costs:
         return min(took_s) / count * 1e6
 
 
-def sample_block(dim: int, pooled_dim: int, num_slots: int) -> FeatureBlock:
-    """A synthetic block of SAMPLE_SEGMENTS segments with all F slots filled: unit vectors, a few hundred different."""
+def sample_block(dim: int, pooled_dim: int, num_slots: int, size: int = SAMPLE_SEGMENTS) -> FeatureBlock:
+    """A synthetic block of `size` segments with all F slots filled: unit vectors, a few hundred different."""
     rng = np.random.default_rng(0)
 
     def unit(count: int, width: int) -> np.ndarray[tuple[int, int], np.dtype[np.float16]]:
@@ -113,6 +116,6 @@ def sample_block(dim: int, pooled_dim: int, num_slots: int) -> FeatureBlock:
         some /= np.linalg.norm(some, axis=1, keepdims=True)
         return some.astype(np.float16)[rng.integers(0, len(some), count)]
 
-    counts = np.full(SAMPLE_SEGMENTS, num_slots, np.int32)
-    first = np.arange(SAMPLE_SEGMENTS, dtype=np.int64) * num_slots
-    return FeatureBlock(unit(SAMPLE_SEGMENTS * num_slots, dim), unit(SAMPLE_SEGMENTS, pooled_dim), first, counts)
+    counts = np.full(size, num_slots, np.int32)
+    first = np.arange(size, dtype=np.int64) * num_slots
+    return FeatureBlock(unit(size * num_slots, dim), unit(size, pooled_dim), first, counts)

@@ -38,6 +38,11 @@ class SegmentScorer(Protocol):
         ...
 
     @property
+    def takes_whole_blocks(self) -> bool:
+        """Whether one call should score a whole block, and not a part of it per core."""
+        ...
+
+    @property
     def reads_in_place(self) -> bool:
         """Whether scoring costs about what reading the features costs."""
         ...
@@ -62,9 +67,11 @@ class KernelScorer:
 
     def __init__(self, kernel: Kernel, panel: Panel, num_slots: int) -> None:
         self.name = kernel.name
+        self.takes_whole_blocks = kernel.takes_whole_blocks
         self.names = SCORERS[panel.scorer].parts
-        self._prepared: PreparedQuery = kernel.prepare(panel)
+        self._prepared: PreparedQuery = kernel.prepare(panel.trimmed())
         self._num_slots = num_slots
+        self.panel = panel
 
     def totals(self, block: FeatureBlock, rows: Rows | None) -> Array:
         """See SegmentScorer."""
@@ -84,6 +91,7 @@ class ModelScorer:
     """Any scorer of a model, by its `score`, on copies of the features."""
 
     reads_in_place = False
+    takes_whole_blocks = False
 
     def __init__(self, model: VideoTextModel, query: Query, scorer: ScorerName) -> None:
         self.names = SCORERS[scorer].parts

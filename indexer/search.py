@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from indexer.cores import Cores
 from indexer.errors import InvalidQuery
 from indexer.hits import hits_of
+from indexer.joint import MOST_ROWS, JointScoring, parts
 from indexer.plan import SAMPLE_COPIES, SAMPLE_SEGMENTS, Costs, Plan, choose
 from indexer.ranking import Scored, gathered, rank
 from indexer.recall import RecallQuery, ShardRows, recall
@@ -34,8 +35,6 @@ from model.kernels.panel import Array, Kernel
 from model.scorers import choose_scorer
 from model.types import ModelSpec, Query, ScorerName, TextFeatures, VideoFeatures, VideoTextModel, public_name
 
-ROWS_PER_TASK = 2048
-"""Segments that one core scores before it takes more."""
 SPARE_VIDEOS = 64
 """Videos ranked beyond top_k, in place of those that are removed during the search."""
 
@@ -66,10 +65,26 @@ class Searcher:
         self.costs = Costs(spec.embed_dim, spec.pooled_width, spec.num_frames)
         self._model = model
         self._cores = cores or Cores()
+        self._joint = JointScoring(kernel, self._cores)
 
     def close(self) -> None:
         """End the threads."""
         self._cores.close()
+
+    def warm_up(self) -> None:
+        """Measure what a short sentence costs by the model's default scorer, so that no search has to."""
+        query = self._model.encode_text(["video"])
+        name = self._model.spec.scorers[0]
+        self.costs.segment_us(_kind(query, name), self._scorer(query, name))
+
+    def stats(self) -> dict[str, Any]:
+        """What scores, on how many cores, and what it was measured to cost."""
+        return {
+            "kernel": self.kernel.name,
+            "cores": self._cores.num_cores,
+            "exact_budget_ms": self.budget_ms,
+            "segment_us": self.costs.measured(),
+        }
 
     def search(
         self,
@@ -165,15 +180,12 @@ class Searcher:
         options: SearchOptions,
         num_allowed: int,
     ) -> Plan:
-        num_rows = len(query.mask)
-        num_words = int(query.mask.sum(1).max()) if num_rows else 0
-        kind = name, num_rows, 16 * -(-num_words // 16)
         can_recall = not scorer.reads_in_place or any(shard.coarse is not None for shard in view.shards)
         return choose(
             options.recall,
             num_allowed,
-            lambda: self.costs.segment_us(kind, scorer),
-            self._cores.num_cores,
+            lambda: self.costs.segment_us(_kind(query, name), scorer),
+            1 if scorer.takes_whole_blocks else self._cores.num_cores,
             self.budget_ms,
             can_recall=can_recall,
             few=SAMPLE_SEGMENTS if scorer.reads_in_place else SAMPLE_COPIES,
@@ -204,9 +216,8 @@ class Searcher:
         self, scorer: SegmentScorer, view: IndexView, chosen: Sequence[ShardRows], num_rows: int, warnings: Warnings
     ) -> Scored:
         """Score the rows on the cores that are idle. Segments whose score isn't finite are left out."""
-        tasks = [(some.shard, part) for some in chosen for part in _parts(some.rows, len(view.shards[some.shard]))]
-        totals = self._cores.map(lambda task: scorer.totals(view.shards[task[0]].block, task[1]), tasks)
-        scored = gathered(view.shards, chosen, np.concatenate([np.empty((num_rows, 0), np.float32), *totals], axis=1))
+        totals = self._totals(scorer, view, chosen, num_rows)
+        scored = gathered(view.shards, chosen, totals)
         is_sound = np.logical_and.reduce(np.isfinite(scored.totals), axis=0)
         if is_sound.all():
             return scored
@@ -218,6 +229,17 @@ class Searcher:
             ("segments_unscorable", f"{num_bad} segments were left out: their scores aren't finite numbers.")
         )
         return scored.take(is_sound)
+
+    def _totals(self, scorer: SegmentScorer, view: IndexView, chosen: Sequence[ShardRows], num_rows: int) -> Array:
+        """(Q, C) of the chosen rows. A search that reads everything is joined with others that do."""
+        if isinstance(scorer, KernelScorer) and num_rows <= MOST_ROWS and _is_everything(chosen, view):
+            everything = self._joint.totals(scorer.panel, view)
+            starts = np.cumsum([0, *(len(shard) for shard in view.shards)])
+            is_whole = len(chosen) == len(view.shards) and all(some.rows is None for some in chosen)
+            return everything if is_whole else everything[:, _picked(chosen, view, starts)]
+        tasks = [(some.shard, part) for some in chosen for part in parts(some.rows, view.shards[some.shard], scorer)]
+        totals = self._cores.map(lambda task: scorer.totals(view.shards[task[0]].block, task[1]), tasks)
+        return np.concatenate([np.empty((num_rows, 0), np.float32), *totals], axis=1)
 
 
 def check_options(options: SearchOptions, spec: ModelSpec, *, query_is_clip: bool) -> ScorerName:
@@ -232,6 +254,13 @@ def check_options(options: SearchOptions, spec: ModelSpec, *, query_is_clip: boo
     if options.recall not in ("auto", "ann", "exact"):
         raise InvalidQuery(f"The recall mode {options.recall!r} is unknown.", "Use 'auto', 'exact' or 'ann'.")
     return choose_scorer(spec.scorers, options.scorer, query_is_clip=query_is_clip)
+
+
+def _kind(query: Query, name: ScorerName) -> str:
+    """Queries that cost about the same: by scorer, rows, and words in steps of 16."""
+    num_rows = len(query.mask)
+    num_words = int(query.mask.sum(1).max()) if num_rows else 0
+    return f"{name}, {num_rows} x {16 * -(-num_words // 16)} words"
 
 
 # ---- which segments
@@ -267,10 +296,22 @@ def _count(shard: ShardView, allowed: NDArray[np.bool_] | None) -> int:
 # ---- scores
 
 
-def _parts(rows: NDArray[np.int64] | None, count: int) -> list[NDArray[np.int64]]:
-    """A shard's rows, cut for the cores."""
-    rows = np.arange(count) if rows is None else rows
-    return [rows[at : at + ROWS_PER_TASK] for at in range(0, len(rows), ROWS_PER_TASK)]
+def _is_everything(chosen: Sequence[ShardRows], view: IndexView) -> bool:
+    """Whether every live segment is to be scored, without recall and filter."""
+    return (
+        all(some.ranks is None and some.count(view.shards) == view.shards[some.shard].num_live for some in chosen)
+        and sum(some.count(view.shards) for some in chosen) == view.num_segments > 0
+    )
+
+
+def _picked(chosen: Sequence[ShardRows], view: IndexView, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The places of the chosen rows among those of all shards."""
+    return np.concatenate(
+        [
+            starts[some.shard] + (np.arange(len(view.shards[some.shard])) if some.rows is None else some.rows)
+            for some in chosen
+        ]
+    )
 
 
 def _warnings(view: IndexView, num_scored: int, num_allowed: int, num_hits: int, options: SearchOptions) -> Warnings:

@@ -29,6 +29,7 @@ from model.errors import (
 )
 from model.importing import import_module
 from model.preprocess import Preprocess
+from model.text_tower import hidden, pooling_of, projected
 from model.tokenizer import BpeTokenizer, Tokenizer, Tokens, TransformersTokenizer, merges_archive, tokenizer_options
 from model.types import public_name
 
@@ -36,6 +37,7 @@ from model.types import public_name
 # and the hub's client. open_clip itself runs when its lists, its loaders or CoCa are asked for.
 _LATE = ("open_clip", "torchvision", "torchvision.models", "torchvision.ops", "timm")
 towers = import_module("open_clip.model", late=_LATE)
+layers = import_module("open_clip.transformer", late=_LATE)
 tokenizers = import_module("open_clip.tokenizer", late=_LATE)
 open_clip = import_module("open_clip", late=_LATE)
 
@@ -97,19 +99,31 @@ class Backbone(nn.Module):
         num_words = ids.shape[-1]
         if ids.ndim != 2 or num_words > self.context_length:
             raise ShapeError(f"token ids are {tuple(ids.shape)}; (T, W) with W <= {self.context_length} is needed")
-        tower = self._text_tower
+        tower = self.text_tower
         if hasattr(tower, "proj"):
             return self._words_of_transformers(tower, self._padded(ids), num_words)
         if getattr(tower, "cls_emb", None) is not None:
             sentence, tokens = tower(self._padded(ids))
-            return sentence, _project(tower, tower.ln_final(tokens[:, :num_words]))
-        pooling = str(getattr(tower, "text_pool_type", None) or tower.pool_type)
-        is_sliced = tower.attn_mask is not None and pooling != "last"
+            return sentence, projected(tower, tower.ln_final(tokens[:, :num_words]))
+        is_sliced = tower.attn_mask is not None and pooling_of(tower) != "last"
         ids = ids if is_sliced else self._padded(ids)
-        words = _project(tower, _hidden(tower, ids))
+        words = projected(tower, hidden(tower, ids))
+        return self.sentence_of(words, ids), words[:, :num_words]
+
+    def sentence_of(self, words: Tensor, ids: Tensor) -> Tensor:
+        """Projected tokens (T, n, D) and their ids (T, n) -> (T, D), pooled as the tower does it."""
+        tower = self.text_tower
         end_id = getattr(tower, "text_eos_id", getattr(tower, "eos_id", None))
-        sentence = towers.text_global_pool(words, ids, pooling, eos_token_id=end_id)
-        return sentence, words[:, :num_words]
+        pooled: Tensor = layers.text_global_pool(words, ids, pooling_of(tower), eos_token_id=end_id)
+        return pooled
+
+    @property
+    def ends_text_at_its_last_token(self) -> bool:
+        """Whether nothing after a sentence's end token can change its embeddings: a causal tower over CLIP's tokens."""
+        tower = self.text_tower
+        is_plain = not hasattr(tower, "proj") and getattr(tower, "cls_emb", None) is None
+        is_causal = is_plain and tower.attn_mask is not None and pooling_of(tower) in ("argmax", "eos", "first")
+        return is_causal and isinstance(self.tokenizer, BpeTokenizer)
 
     def tokenize(self, texts: Sequence[str], num_words: int) -> Tokens:
         """Sentences -> W tokens each, the start and end tokens included; what does not fit is cut. Thread-safe.
@@ -125,7 +139,7 @@ class Backbone(nn.Module):
 
         Raises: ShapeError where the tower has none, or is not as wide as the embeddings.
         """
-        tower = self._text_tower
+        tower = self.text_tower
         positions = getattr(tower, "positional_embedding", None)
         blocks = getattr(getattr(tower, "transformer", None), "resblocks", None)
         if positions is None or blocks is None or positions.shape[-1] != self.embed_dim:
@@ -152,7 +166,8 @@ class Backbone(nn.Module):
         return self.clip
 
     @property
-    def _text_tower(self) -> Any:
+    def text_tower(self) -> Any:
+        """The open_clip module that reads sentences."""
         return getattr(self.clip, "text", self.clip)
 
     def _padded(self, ids: Tensor) -> Tensor:
@@ -246,25 +261,6 @@ def bpe_tokenizer(merges: Path | None = None, **options: Any) -> BpeTokenizer:
         end_id=bpe.eot_token_id,
         vocab_size=max(bpe.encoder.values()) + 1,
     )
-
-
-def _hidden(tower: Any, ids: Tensor) -> Tensor:
-    """(T, n) ids -> (T, n, width) after the final norm; n may be short of the context length."""
-    length = ids.shape[1]
-    dtype = tower.transformer.get_cast_dtype()
-    x = tower.token_embedding(ids).to(dtype) + tower.positional_embedding[:length].to(dtype)
-    mask = tower.attn_mask
-    x = tower.transformer(x, attn_mask=None if mask is None else mask[:length, :length])
-    normed: Tensor = tower.ln_final(x)
-    return normed
-
-
-def _project(tower: Any, hidden: Tensor) -> Tensor:
-    projection = tower.text_projection
-    if projection is None:
-        return hidden
-    projected: Tensor = projection(hidden) if isinstance(projection, nn.Linear) else hidden @ projection
-    return projected
 
 
 def _build_clip(model_cfg: dict[str, Any]) -> nn.Module:

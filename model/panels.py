@@ -15,7 +15,7 @@ from model.types import Query, ScorerName, VideoFeatures
 def panel_of(
     query: Query, scorer: ScorerName, mixing: Mixing, temperature: float | Tensor, *, has_unit_frames: bool = True
 ) -> Panel:
-    """The panel of a query for one of the shared scorers. Matrices that are the identity are left out.
+    """The panel of a query for one of the shared scorers, untrimmed. Matrices that are the identity are left out.
 
     Shapes: a query of Q rows; mixing of W words and F frame slots. has_unit_frames: see Panel.
     """
@@ -40,7 +40,7 @@ def panel_of(
         temperature=float(temperature),
         parts_are_frames=is_clip,
         has_unit_frames=has_unit_frames,
-    ).trimmed()
+    )
 
 
 def _through(x: Tensor, matrix_DD: Tensor | None) -> Tensor:

@@ -30,6 +30,7 @@ from model.errors import CheckpointMismatch, DeviceUnavailable, UnknownModel, We
 from model.families import ZERO_SHOT, family_of
 from model.network import MaskReading, Network, NetworkConfig
 from model.preprocess import Preprocess
+from model.query_text import QueryPrecision
 from model.served_model import ServedModel
 from model.spec import build_spec
 from model.types import public_name
@@ -48,7 +49,12 @@ NAME_HINT = (
 
 
 def load_model(
-    name: str, *, device: str = "auto", num_frames: int | None = None, masks: MaskReading | None = "masked"
+    name: str,
+    *,
+    device: str = "auto",
+    num_frames: int | None = None,
+    masks: MaskReading | None = "masked",
+    query_precision: QueryPrecision = "fp32",
 ) -> ServedModel:
     """Load a model by its name, float32, ready to encode.
 
@@ -57,12 +63,13 @@ def load_model(
     Face's.
     device: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N". num_frames: F of models whose weights don't
     settle it (default 12). masks: how padding is read ("reference": let in, as the papers' code does); None: as
-    the weights were trained, which for a plain CLIP means masked.
+    the weights were trained, which for a plain CLIP means masked. query_precision: what sentences are encoded in;
+    "auto" for bfloat16 on CPUs where that is faster and as good.
     Raises: UnknownModel, WeightsUnavailable, TokenizerUnavailable, CheckpointMismatch, DeviceUnavailable.
     """
     chosen = find_device(device)
     network = load_network(name, num_frames=num_frames, masks=masks)
-    return ServedModel(network, build_spec(name, network), chosen)
+    return ServedModel(network, build_spec(name, network), chosen, query_precision)
 
 
 def load_network(name: str, *, num_frames: int | None = None, masks: MaskReading | None = "masked") -> Network:

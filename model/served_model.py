@@ -7,7 +7,6 @@ It knows tensors and devices; it knows no file and no index. Built by registry.p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,8 +15,9 @@ from torch import Tensor
 from model.errors import ShapeError
 from model.kernels.panel import Panel
 from model.network import Network
+from model.query_text import QueryPrecision, QueryText
 from model.resize import FrameResize
-from model.types import ModelSpec, Pixels, Query, ScorerName, Scores, TextFeatures, VideoFeatures
+from model.types import ModelSpec, Pixels, Precision, Query, ScorerName, Scores, TextFeatures, VideoFeatures
 
 
 class ServedModel:
@@ -27,15 +27,23 @@ class ServedModel:
     papers' evaluation ranks by, under the network's own reading of masks.
     """
 
-    def __init__(self, network: Network, spec: ModelSpec, device: torch.device) -> None:
+    def __init__(
+        self, network: Network, spec: ModelSpec, device: torch.device, query_precision: QueryPrecision = "fp32"
+    ) -> None:
         self.network = network.to(device).eval()
         self.device = device
         self._spec = spec
+        self._queries = QueryText(self.network, device, query_precision)
 
     @property
     def spec(self) -> ModelSpec:
         """What the numbers mean, with the fingerprint of weights and configuration."""
         return self._spec
+
+    @property
+    def query_precision(self) -> Precision:
+        """What sentences are encoded in; settled when it is first asked for, or by the first sentence."""
+        return self._queries.precision
 
     @property
     def resize(self) -> FrameResize:
@@ -61,14 +69,14 @@ class ServedModel:
         raw_VFD = self.network.in_slots(self.network.encode_frames(resized), mask_VF)
         return self.network.video_from_frames(raw_VFD, mask_VF)
 
-    @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> TextFeatures:
-        """T sentences -> features; what does not fit in W tokens is cut. Raises: ShapeError for an empty list."""
+        """T sentences -> features; what does not fit in W tokens is cut. Slots without a word hold zeros.
+
+        Raises: ShapeError for an empty list.
+        """
         if not texts:
             raise ShapeError("there is no text to encode")
-        tokens = self.network.backbone.tokenize(texts, self.spec.num_words)
-        features = self.network.text(tokens.ids.to(self.device), tokens.mask.to(self.device))
-        return replace(features, pieces=tokens.pieces, is_cut=tokens.is_cut)
+        return self._queries.encode(texts)
 
     @torch.inference_mode()
     def recall_vectors(self, query: Query) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,10 @@ HeadKind = str
 
 ScorerName = str
 """How stored features are compared with a query, such as "aosm". model.scorers lists them."""
+
+
+Precision = Literal["fp32", "bf16"]
+"""What the numbers of a text tower are computed in; features themselves are float32."""
 
 
 def public_name(name: str) -> str:
@@ -119,6 +123,9 @@ class TextFeatures:
 
     is_cut: tuple[bool, ...] = ()
     """Per sentence whether it has more than W tokens; empty where nobody asked."""
+
+    precision: Precision = "fp32"
+    """What they were computed in."""
 
 
 Query = TextFeatures | VideoFeatures

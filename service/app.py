@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from indexer.errors import BackendMissing
 from indexer.index import VideoIndex
 from indexer.records import SearchOptions
+from model.threads import SERVING_THREADS, limit_threads
 from service import bodies, edge
 from service.opening import open_index
 from service.readiness import Readiness
@@ -50,6 +51,7 @@ def create_app(settings: Settings, index: VideoIndex | None = None, *, worker: W
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        limit_threads(settings.torch_threads or SERVING_THREADS)
         opened = index if index is not None else await run_in_threadpool(open_index, settings)
         await run_in_threadpool(opened.warm_up)
         app.state.service = state = _state_of(settings, opened, worker)

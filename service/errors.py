@@ -11,6 +11,7 @@
     ├── PayloadTooLarge         payload_too_large         an upload or body past its limit
     ├── UnsupportedContentType  unsupported_content_type  a body of a type that this path does not take
     ├── RangeNotSatisfiable     range_not_satisfiable     a Range past the end of the file
+    ├── SearchBusy              search_busy               as many searches wait as may wait (retryable)
     ├── NotReady                not_ready                 the index or model does not answer (retryable)
     └── Internal                internal                  a fault of ours; the log has the reason
 
@@ -103,6 +104,13 @@ class RangeNotSatisfiable(ServiceError):
     code = "range_not_satisfiable"
 
 
+class SearchBusy(ServiceError):
+    """As many searches run and wait as may; the Retry-After header says when to ask again."""
+
+    code = "search_busy"
+    is_retryable = True
+
+
 class NotReady(ServiceError):
     """The index or the model does not answer."""
 
@@ -130,6 +138,7 @@ STATUSES: dict[type[VidgrainError], tuple[int, str]] = {
     PayloadTooLarge: (413, "The body is too large"),
     UnsupportedContentType: (415, "The body's type is not read here"),
     RangeNotSatisfiable: (416, "The range lies outside of the file"),
+    SearchBusy: (429, "Too many searches wait"),
     NotReady: (503, "Not ready"),
     index_errors.NotFound: (404, "No such thing"),
     index_errors.DuplicateVideo: (409, "The video is here already"),

@@ -25,13 +25,9 @@ def open_index(settings: Settings) -> VideoIndex:
 
     def load() -> VideoTextModel:
         with collector_paused():
-            import torch
+            from service.query_model import load_query_model
 
-            from model.registry import load_model
-
-        if settings.torch_threads is not None:
-            torch.set_num_threads(settings.torch_threads)
-        return load_model(settings.model, device=settings.device, num_frames=settings.num_frames)
+        return load_query_model(settings)
 
     return VideoIndex.open(settings.data, load, index_config(settings))
 

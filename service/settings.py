@@ -64,7 +64,22 @@ class Settings(BaseSettings):
         description="Frame slots per segment; empty takes the model's own number. Changes the fingerprint.",
     )
     torch_threads: int | None = Field(
-        None, ge=1, le=1024, description="CPU threads of one model call; empty leaves the choice to torch."
+        None,
+        ge=1,
+        le=1024,
+        description="CPU threads of one model call. Empty: one in a server, which answers requests side by side; "
+        "torch's own choice for indexing, training and evaluation.",
+    )
+    query_precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="What sentences are encoded in: `auto` is bf16 on CPUs that have it, if embeddings keep "
+        "their direction (cosine of 0.999 to fp32); `fp32`; `bf16` wherever the text tower allows it.",
+    )
+    query_cache_bytes: int = Field(
+        64 * 2**20,
+        ge=0,
+        description="Bytes of encoded queries kept in memory, the least recently used dropped first; 0 keeps none. "
+        "With VIDGRAIN_REDIS_URL they are kept there too, for a week.",
     )
 
     # Reading video
@@ -140,6 +155,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Bytes of the largest upload accepted; a larger one is refused while it arrives.",
     )
+    search_queue: int = Field(
+        64,
+        ge=0,
+        le=100_000,
+        description="Searches that may wait for their turn; one more is refused with 429 and `search_busy`.",
+    )
     candidates: int = Field(
         defaults.CANDIDATES,
         ge=1,
@@ -173,8 +194,8 @@ class Settings(BaseSettings):
     )
     redis_url: str | None = Field(
         None,
-        description="Redis that wakes idle workers at once, such as `redis://host:6379/0`. "
-        "Optional: without it they poll.",
+        description="Redis that wakes idle workers at once and shares encoded queries among servers, such as "
+        "`redis://host:6379/0`. Optional: without it workers poll, and each server encodes for itself.",
     )
 
     # Logs

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from indexer.index import VideoIndex
 from service.errors import NotReady
 from service.readiness import Readiness
+from service.search_queue import SearchQueue
 from service.settings import Settings
 from service.wake import Wake
 
@@ -27,7 +28,8 @@ class ServiceState:
     """What the handlers share, and how many threads may wait for decoding or for the model.
 
     Plain handlers share forty threads; those that may wait long have a limit of their own, so that the others are
-    answered whatever is decoded. Each limit is two above what the index lets wait, so that it can refuse at once.
+    answered whatever is decoded or searched. The limits of clips and thumbnails are two above what the index lets wait,
+    so that it can refuse at once.
     """
 
     settings: Settings
@@ -37,6 +39,8 @@ class ServiceState:
     readiness: Readiness
     worker: WatchedWorker | None
     """None where workers run separately."""
+    searches: SearchQueue = field(init=False)
+    """Searches by a sentence or a stored video."""
     clip_threads: CapacityLimiter = field(init=False)
     """Searches with a clip."""
     thumbnail_threads: CapacityLimiter = field(init=False)
@@ -45,6 +49,7 @@ class ServiceState:
     """Answers of /readyz."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "searches", SearchQueue(self.settings.search_queue))
         object.__setattr__(self, "clip_threads", CapacityLimiter(self.index.config.num_clip_places + 2))
         object.__setattr__(self, "thumbnail_threads", CapacityLimiter(self.index.config.num_thumbnail_places + 2))
 

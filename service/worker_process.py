@@ -23,6 +23,9 @@ log = logging.getLogger("vidgrain.worker_process")
 
 _PR_SET_PDEATHSIG = 1
 
+NICENESS = 10
+"""Added to a worker's: beside a busy server it gets about a tenth of a core, alone it gets everything."""
+
 
 class WorkerProcess:
     """Keeps one worker process running between `start` and `stop`. Thread-safe.
@@ -107,6 +110,12 @@ def worker_command(parent_pid: int) -> list[str]:
     -P: a folder named `service` in the working directory must not be imported instead of ours.
     """
     return [sys.executable, "-P", "-m", "service.cli", "worker", "--parent-pid", str(parent_pid)]
+
+
+def yield_to_searches() -> None:
+    """In the child: let searches have the processor first. Lasts, and holds for its decoding processes too."""
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
 
 
 def end_with_parent(

@@ -27,15 +27,6 @@ from model.kernels.block import FeatureBlock, Rows
 
 FORMAT = 1
 """Of the parts; raised whenever older parts can't be read any more."""
-NUM_CENTRES = 3
-"""Centres of a segment's frames."""
-NUMBERS_PER_CODE = 2
-"""Numbers of a vector that share a code of four bits."""
-LARGEST_FLAT = 4096
-"""Up to so many entries there is one list, which is always scanned in full."""
-ENTRIES_PER_LIST = 512
-"""Beyond, on average."""
-MOST_LISTS = 256
 ROWS_FOR_TRAINING = 8192
 """Segments drawn from a shard to train its lists and codes."""
 ROWS_AT_ONCE = 4096
@@ -51,6 +42,24 @@ Bytes = NDArray[np.uint8]
 Bits = NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What an index is made of; the defaults are those that benchmarks/recall.py speaks for."""
+
+    num_centres: int = 3
+    """Centres of a segment's frames, at most."""
+    numbers_per_code: int = 2
+    """Numbers of a vector that share a code of four bits."""
+    largest_flat: int = 4096
+    """Up to so many entries there is one list, which is always scanned in full."""
+    entries_per_list: int = 512
+    """Beyond, on average."""
+    most_lists: int = 256
+
+
+RECIPE = Recipe()
+
+
 class Coarse:
     """Candidates of one sealed shard; a CoarseIndex. Immutable, safe to be searched by many threads.
 
@@ -62,7 +71,7 @@ class Coarse:
         self._frames = frames
 
     @classmethod
-    def build(cls, block: FeatureBlock, *, has_frame_recall: bool, seed: int = 0) -> Coarse:
+    def build(cls, block: FeatureBlock, *, has_frame_recall: bool, seed: int = 0, recipe: Recipe = RECIPE) -> Coarse:
         """Train on a sample of the block and enter all of its segments, at least one. The same seed, the same index.
 
         has_frame_recall: whether `by_frames` will be asked. Some seconds for 65,536 segments, in this thread alone.
@@ -73,15 +82,16 @@ class Coarse:
         drawn = np.sort(rng.permutation(size)[:ROWS_FOR_TRAINING])
         batches = [np.arange(at, min(at + ROWS_AT_ONCE, size)) for at in range(0, size, ROWS_AT_ONCE)]
         pooled = _Channel.build(
-            _pooled(block, drawn), ((_pooled(block, rows), rows) for rows in batches), size, size, rng
+            _pooled(block, drawn), ((_pooled(block, rows), rows) for rows in batches), size, size, recipe, rng
         )
         if not has_frame_recall:
             return cls(pooled, None)
         frames = _Channel.build(
-            frame_centres(block, drawn, NUM_CENTRES)[0],
-            (frame_centres(block, rows, NUM_CENTRES) for rows in batches),
+            frame_centres(block, drawn, recipe.num_centres)[0],
+            (frame_centres(block, rows, recipe.num_centres) for rows in batches),
             size,
-            int(np.minimum(block.num_frames, NUM_CENTRES).sum()),
+            int(np.minimum(block.num_frames, recipe.num_centres).sum()),
+            recipe,
             rng,
         )
         return cls(pooled, frames)
@@ -147,7 +157,9 @@ class _Facts:
     rows: int
     """N"""
     width: int
-    """Of the vectors; the index is as wide, or wider by zeros."""
+    """Of the vectors."""
+    padded_width: int
+    """Of the index, which holds zeros beyond."""
     entries: int
     lists: int
     most_per_row: int
@@ -174,6 +186,7 @@ class _Channel:
         batches: Iterable[tuple[Array, Rows]],
         num_rows: int,
         num_entries: int,
+        recipe: Recipe,
         rng: np.random.Generator,
     ) -> _Channel:
         """Train on a sample (S, width), enter vectors (X, width) under their rows (X,), and choose nprobe.
@@ -182,13 +195,15 @@ class _Channel:
         """
         faiss = _import_faiss()
         faiss.omp_set_num_threads(1)
-        index = _trained(faiss, _padded(sample), num_entries, rng)
+        width = sample.shape[1]
+        padded_width = width + -width % recipe.numbers_per_code
+        index = _trained(faiss, _padded(sample, padded_width), num_entries, recipe, rng)
         most_per_row = 1
         for vectors, rows in batches:
             most_per_row = max(most_per_row, int(np.bincount(rows).max(initial=1)))
-            index.add_with_ids(_padded(vectors), np.ascontiguousarray(rows, dtype=np.int64))
+            index.add_with_ids(_padded(vectors, padded_width), np.ascontiguousarray(rows, dtype=np.int64))
         lists, entries = int(index.nlist), int(index.ntotal)
-        channel = cls(index, _Facts(num_rows, sample.shape[1], entries, lists, most_per_row, lists, 1.0))
+        channel = cls(index, _Facts(num_rows, width, padded_width, entries, lists, most_per_row, lists, 1.0))
         nprobe, recall = choose_nprobe(channel._searcher(sample, rng), lists)
         channel.facts = replace(channel.facts, nprobe=nprobe, recall=round(recall, 4))
         return channel
@@ -202,8 +217,9 @@ class _Channel:
         if not isinstance(index, faiss.IndexIVFPQFastScan):
             raise ValueError(f"FAISS read a {type(index).__name__}")
         found = (int(index.nlist), int(index.ntotal), int(index.d))
-        described = (facts.lists, facts.entries, facts.width + facts.width % NUMBERS_PER_CODE)
-        if found != described or not 1 <= facts.nprobe <= facts.lists or min(facts.rows, facts.most_per_row) < 1:
+        described = (facts.lists, facts.entries, facts.padded_width)
+        is_sound = 1 <= facts.nprobe <= facts.lists and 0 < facts.width <= facts.padded_width
+        if found != described or not is_sound or min(facts.rows, facts.most_per_row) < 1:
             raise ValueError(f"FAISS read lists, entries, width of {found} where {described} were written")
         return cls(index, facts, raw)
 
@@ -222,7 +238,10 @@ class _Channel:
         return codes + 8 * sum(sizes) + centroids
 
     def search(self, queries: Array, k: int, allowed: Bits | None) -> FoundRows:
-        """The k rows with the best entry for each query. Where a filter leaves little, all lists are scanned."""
+        """The k rows with the best entry for each query, as many as may be found if these are fewer.
+
+        Where a filter leaves little, all lists are scanned.
+        """
         facts = self.facts
         num_allowed = facts.rows if allowed is None else int(np.count_nonzero(allowed))
         k = min(k, num_allowed)
@@ -233,11 +252,12 @@ class _Channel:
         found = self._best(queries, k, nprobe, selector)
         if nprobe < facts.lists and (found.rows[:, -1] < 0).any():
             found = self._best(queries, k, facts.lists, selector)
+        self._fill(found, allowed)
         return found
 
     def _best(self, queries: Array, k: int, nprobe: int, selector: Any) -> FoundRows:
         num_entries = min(k * self.facts.most_per_row, self.facts.entries)
-        entry_rows, entry_scores = self._entries(_padded(queries), num_entries, nprobe, selector)
+        entry_rows, entry_scores = self._entries(queries, num_entries, nprobe, selector)
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         place = np.arange(num_entries)
@@ -249,12 +269,24 @@ class _Channel:
             scores[q, : len(best)] = found[best]
         return FoundRows(rows, scores)
 
+    def _fill(self, found: FoundRows, allowed: Bits | None) -> None:
+        """Put the rows last that are still missing: fast scan drops an entry that has the lowest score its tables can
+        hold (of a query of zeros: all). With many codes a vector that hardly happens, with few it does."""
+        for rows, scores in zip(found.rows, found.scores, strict=True):
+            num_found = int(np.count_nonzero(rows >= 0))
+            if num_found < len(rows):
+                is_missing = np.ones(self.facts.rows, np.bool_) if allowed is None else allowed.copy()
+                is_missing[rows[:num_found]] = False
+                rows[num_found:] = np.flatnonzero(is_missing)[: len(rows) - num_found]
+                scores[num_found:] = scores[num_found - 1] if num_found else 0.0
+
     def _entries(self, queries: Array, k: int, nprobe: int, selector: Any) -> tuple[Rows, Array]:
         """FAISS's answer (Q, k): a row as often as it has entries, best first, then -1."""
         faiss = self._faiss
         faiss.omp_set_num_threads(1)  # holds for the calling thread
         options = {} if selector is None else {"sel": selector}
-        scores, rows = self._index.search(queries, k, params=faiss.SearchParametersIVF(nprobe=nprobe, **options))
+        params = faiss.SearchParametersIVF(nprobe=nprobe, **options)
+        scores, rows = self._index.search(_padded(queries, self.facts.padded_width), k, params=params)
         return rows, scores
 
     def _selector(self, allowed: Bits) -> Any:
@@ -265,17 +297,19 @@ class _Channel:
         return selector
 
     def _searcher(self, sample: Array, rng: np.random.Generator) -> Callable[[int], Rows]:
-        queries = _padded(probe_queries(sample, QUERIES_FOR_PROBES, rng))
+        queries = probe_queries(sample, QUERIES_FOR_PROBES, rng)
         depth = min(DEPTH_FOR_PROBES, self.facts.entries)
         return lambda nprobe: self._entries(queries, depth, nprobe, None)[0]
 
 
-def _trained(faiss: ModuleType, sample: Array, num_entries: int, rng: np.random.Generator) -> Any:
+def _trained(faiss: ModuleType, sample: Array, num_entries: int, recipe: Recipe, rng: np.random.Generator) -> Any:
     """An empty index for vectors like those of the sample."""
     width = sample.shape[1]
-    num_lists = min(MOST_LISTS, num_entries // ENTRIES_PER_LIST) if num_entries > LARGEST_FLAT else 1
+    is_flat = num_entries <= recipe.largest_flat
+    num_lists = 1 if is_flat else max(1, min(recipe.most_lists, num_entries // recipe.entries_per_list))
+    num_codes = width // recipe.numbers_per_code
     index = faiss.IndexIVFPQFastScan(
-        faiss.IndexFlatIP(width), width, num_lists, width // NUMBERS_PER_CODE, 4, faiss.METRIC_INNER_PRODUCT
+        faiss.IndexFlatIP(width), width, num_lists, num_codes, 4, faiss.METRIC_INNER_PRODUCT
     )
     index.by_residual = True
     for clustering in (index.cp, index.pq.cp):
@@ -296,10 +330,10 @@ def _pooled(block: FeatureBlock, rows: Rows) -> Array:
     return finite(vectors)
 
 
-def _padded(vectors: Array) -> Array:
-    """Contiguous float32, with zeros at the end where the width isn't a multiple of NUMBERS_PER_CODE."""
+def _padded(vectors: Array, width: int) -> Array:
+    """Contiguous float32, zeros at the end."""
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    missing = -vectors.shape[1] % NUMBERS_PER_CODE
+    missing = width - vectors.shape[1]
     return np.pad(vectors, ((0, 0), (0, missing))) if missing else vectors
 
 

@@ -86,6 +86,8 @@ class _QuerySettings(ctypes.Structure):
 class NativeKernel:
     """The compiled kernel on one of its paths. Raises: ValueError for a path that this CPU or this build lacks."""
 
+    takes_whole_blocks = False
+
     def __init__(self, path: PathName | None = None) -> None:
         library, why_not = _library()
         if library is None:
@@ -248,19 +250,19 @@ def read(memory: NDArray[Any]) -> None:
     library.vidgrain_read(memory.ctypes.data, memory.nbytes)
 
 
-def open_library(folder: Path) -> tuple[ctypes.CDLL | None, str]:
-    """The compiled file of a folder, or None and why not."""
+def open_library(folder: Path, version: int = ABI_VERSION) -> tuple[ctypes.CDLL | None, str]:
+    """The compiled file of a folder, or None and why not; version: what it must have been built from."""
     again = f"`{BUILD_COMMAND}` in a source tree, or install the package again."
     found = [path for suffix in EXTENSION_SUFFIXES if (path := folder / f"_native{suffix}").is_file()]
     if not found:
         return None, f"The native kernel isn't built: install a C++ compiler, then {again}"
     try:
         library = ctypes.CDLL(str(found[0]))
-        version = library.vidgrain_abi_version()
+        built = library.vidgrain_abi_version()
     except (OSError, AttributeError) as error:
         return None, f"{found[0].name} can't be loaded ({error}): {again}"
-    if version != ABI_VERSION:
-        text = f"{found[0].name} was built from other sources (version {version}, expected {ABI_VERSION})"
+    if built != version:
+        text = f"{found[0].name} was built from other sources (version {built}, expected {version})"
         return None, f"{text}: {again}"
     _declare(library)
     return library, ""

@@ -6,8 +6,9 @@ It knows numpy arrays only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,36 @@ class Panel:
         """Real words of the row that has most."""
         return int(self.mask.sum(1).max(initial=0))
 
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Equal for panels that `joined` takes together: one scorer, and one model's matrices (by their memory)."""
+        matrices = tuple(
+            None if (matrix := getattr(self.mixing, part.name)) is None else matrix.ctypes.data
+            for part in fields(self.mixing)
+        )
+        widths = self.whole.shape[1], self.whole_mixed.shape[1], None if matrices == (None,) * 6 else self.mask.shape[1]
+        return self.scorer, widths, self.temperature, self.parts_are_frames, self.has_unit_frames, matrices
+
+    @staticmethod
+    def joined(panels: Sequence[Panel]) -> Panel:
+        """The rows of several panels of one kind under one another, untrimmed; shorter ones are padded."""
+        if len(panels) == 1:
+            return panels[0]
+        num_slots = max(panel.mask.shape[1] for panel in panels)
+
+        def padded(rows: NDArray[Any]) -> NDArray[Any]:
+            more = num_slots - rows.shape[1]
+            return np.pad(rows, [(0, 0), (0, more), *[(0, 0)] * (rows.ndim - 2)]) if more else rows
+
+        return replace(
+            panels[0],
+            whole=np.concatenate([panel.whole for panel in panels]),
+            whole_mixed=np.concatenate([panel.whole_mixed for panel in panels]),
+            parts=np.concatenate([padded(panel.parts) for panel in panels]),
+            parts_local=np.concatenate([padded(panel.parts_local) for panel in panels]),
+            mask=np.concatenate([padded(panel.mask) for panel in panels]),
+        )
+
     def trimmed(self) -> Panel:
         """The same without the slots that are padding in every row, matrices over words cut to match."""
         kept = np.flatnonzero(self.mask.any(0))
@@ -115,6 +146,11 @@ class Kernel(Protocol):
     @property
     def name(self) -> str:
         """What it is and what it runs on, for `effective` and doctor: "torch", "native avx512"."""
+        ...
+
+    @property
+    def takes_whole_blocks(self) -> bool:
+        """Whether one call should score a whole block, as a GPU does it, and not a part of it per core."""
         ...
 
     def prepare(self, panel: Panel) -> PreparedQuery:

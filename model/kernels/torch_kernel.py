@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 
 from model.kernels.block import FeatureBlock, Rows
 from model.kernels.panel import Array, Panel
+from model.threads import limit_this_thread
 
 SEGMENTS_PER_CHUNK = 128
 """Segments scored at once: their features and similarities stay in the second-level cache (128 x 12 x 512 floats)."""
@@ -34,6 +35,7 @@ class TorchKernel:
     (docs/experiments.md)."""
 
     name = "torch fp32"
+    takes_whole_blocks = False
 
     def prepare(self, panel: Panel) -> TorchQuery:
         """The panel as tensors."""
@@ -77,6 +79,7 @@ class TorchQuery:
 
     def _chunks(self, block: FeatureBlock, rows: Rows | None) -> Iterator[tuple[slice, _Features]]:
         count = len(block) if rows is None else len(rows)
+        limit_this_thread()
         with torch.inference_mode():
             for start in range(0, count, SEGMENTS_PER_CHUNK):
                 at = slice(start, min(count, start + SEGMENTS_PER_CHUNK))

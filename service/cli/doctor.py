@@ -50,6 +50,7 @@ def examine(settings: Settings) -> list[Check]:
         ("packages", _packages),
         ("faiss", _faiss),
         ("device", _device),
+        ("kernel", _kernel),
         ("decoder", _decoder),
         ("data folder", _data_folder),
         ("model", _model),
@@ -123,6 +124,15 @@ def _device(settings: Settings) -> Check:
     return Check("device", "ok", f"{settings.device}: CPU with {torch.get_num_threads()} threads")
 
 
+def _kernel(_: Settings) -> Check:
+    from model.kernels import native
+
+    if not native.paths():
+        return Check("kernel", "warn", "searches are scored in torch, several times slower", native.problem())
+    first, *rest = native.paths()
+    return Check("kernel", "ok", f"native {first}" + (f"; this CPU also has {', '.join(rest)}" if rest else ""))
+
+
 def _decoder(settings: Settings) -> Check:
     """Write a clip and read it back through a child process, as indexing does."""
     from indexer.media.sandbox import DecodeSandbox, SandboxLimits
@@ -164,16 +174,19 @@ def _data_folder(settings: Settings) -> Check:
 
 
 def _model(settings: Settings) -> Check:
-    from model.registry import load_model
+    from service.query_model import load_query_model
 
-    model = load_model(settings.model, device=settings.device, num_frames=settings.num_frames)
+    model = load_query_model(settings)
     spec = model.spec
     picture = np.full((1, spec.image_size, spec.image_size, 3), 128, dtype=np.uint8)
-    scores = model.score(model.encode_text(["a check"]), model.encode_video([picture]))
+    sentence = model.encode_text(["a check"])
+    scores = model.score(sentence, model.encode_video([picture]))
     if not bool(scores.total.isfinite().all()):
         return Check("model", "fail", f"{spec.name} loads, but its scores are not finite")
     shape = f"{spec.num_frames} frames of {spec.image_size} px, {spec.embed_dim} dimensions"
-    return Check("model", "ok", f"{spec.name}: {shape}, temporal {spec.temporal}, fingerprint {spec.fingerprint[:12]}")
+    queries = f"queries in {sentence.precision}"
+    found = f"{spec.name}: {shape}, temporal {spec.temporal}, {queries}, fingerprint {spec.fingerprint[:12]}"
+    return Check("model", "ok", found)
 
 
 def _index(settings: Settings) -> Check:
@@ -202,7 +215,7 @@ def _redis(settings: Settings) -> Check:
     if not is_there:
         hint = "Start it or unset VIDGRAIN_REDIS_URL; until then idle workers poll."
         return Check("redis", "warn", f"{host} does not answer", hint)
-    return Check("redis", "ok", f"{host} answers; it wakes idle workers")
+    return Check("redis", "ok", f"{host} answers; it wakes idle workers and shares encoded queries")
 
 
 def _version(package: str) -> str | None:

@@ -26,6 +26,7 @@ from model.network import MaskReading
 from model.registry import load_model
 from model.served_model import ServedModel
 from model.spec import build_spec
+from model.threads import limit_threads
 from model.types import ScorerName
 from service.settings import Settings
 
@@ -63,10 +64,7 @@ def run_evaluation(
     settings: Settings, request: EvaluateRequest, on_progress: Callable[[str, int, int], None]
 ) -> dict[str, Any]:
     """The answer of model.evaluation.run.evaluate. Raises: DatasetError, UnknownScorer, ModelError."""
-    if settings.torch_threads is not None:
-        import torch
-
-        torch.set_num_threads(settings.torch_threads)
+    limit_threads(settings.torch_threads)
     if request.dataset == SHAPES and request.split != "test":
         raise DatasetError(f"The shapes have no split {request.split!r}.", "Leave --split out.")
     if request.dataset != SHAPES:

@@ -54,8 +54,9 @@ def worker(
     parent_pid: Annotated[int | None, typer.Option("--parent-pid", hidden=True)] = None,
 ) -> None:
     """Index queued videos until SIGTERM or Ctrl-C. Several workers may share one data folder."""
-    from service.worker_process import end_with_parent
+    from service.worker_process import end_with_parent, yield_to_searches
 
+    yield_to_searches()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     if parent_pid is None:

@@ -11,14 +11,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-
 from indexer.media.clip_frames import ClipFrames
 from indexer.media.pool import DecodePool
 from indexer.media.sandbox import SandboxLimits
 from model.datasets.frames import FrameReader, FrameRule
 from model.errors import InvalidTraining
 from model.resize import FrameResize
+from model.threads import limit_threads
 from model.training.config import TrainConfig
 from model.training.run import run_training
 from model.training.saved import RunFolder
@@ -40,8 +39,7 @@ def train(settings: Settings, config: TrainConfig, say: Callable[[str], None], *
         raise InvalidTraining("[run] out is needed.", "Name the folder in the file, or by --out.")
     if config.run.device == "auto":
         config = replace(config, run=replace(config.run, device=settings.device))
-    if settings.torch_threads is not None:
-        torch.set_num_threads(settings.torch_threads)
+    limit_threads(settings.torch_threads)
     folder = RunFolder(Path(config.run.out))
     limits = SandboxLimits(settings.decode_timeout_s, settings.decode_memory_bytes)
     with DecodePool(config.run.workers, settings.decoder, limits) as sandboxes, _asked_to_stop() as stop:

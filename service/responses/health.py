@@ -11,6 +11,24 @@ from model.types import public_name
 from service.responses.parts import Reason
 
 
+class SearchCosts(BaseModel):
+    """What an exact search costs on this machine, by which `auto` chooses."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    kernel: str
+    """What scores: `native` with the processor's instructions, `torch`, or `triton` on a GPU."""
+
+    cores: int
+    """That a search may use when it is alone."""
+
+    exact_budget_ms: float
+    """Milliseconds that scoring everything may take before `auto` recalls candidates."""
+
+    segment_us: Mapping[str, float]
+    """Microseconds that one segment takes on one core, by scorer, rows and words of the query, as measured so far."""
+
+
 class ShardsResponse(BaseModel):
     """How the features lie in memory."""
 
@@ -59,6 +77,9 @@ class IndexResponse(BaseModel):
 
     unreadable: Mapping[str, str]
     """Videos whose stored features are damaged, with the reason; searches leave them out."""
+
+    search: SearchCosts | None
+    """Null until the index can be searched."""
 
     @classmethod
     def from_stats(cls, stats: Mapping[str, Any]) -> IndexResponse:

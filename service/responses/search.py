@@ -96,7 +96,8 @@ class SearchResponse(BaseModel):
 
     effective: dict[str, Any]
     """How it was searched: scorer, recall (`exact` or `ann`) with the reason, the milliseconds that an exact search was
-    expected to take (null where nobody asked), candidates, kernel, model, fingerprint, device, generation."""
+    expected to take (null where nobody asked), candidates, kernel, model, fingerprint, device, generation, and for a
+    sentence the query_precision that it was encoded in."""
 
     timings_ms: dict[str, float]
     """Milliseconds by stage: encode, plan, recall, rerank, hydrate, explain, total."""

@@ -14,6 +14,7 @@ _MEANINGS = {
     413: "Too large",
     415: "A content type that is not accepted, or not a video",
     416: "The range is outside the file",
+    429: "Too many searches wait; Retry-After names the seconds after which to ask again",
     422: "Understood, but not usable; `errors` names the fields",
     500: "An internal error",
     503: "Not ready, or a library or weights are missing",

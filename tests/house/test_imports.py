@@ -21,12 +21,12 @@ DOORS = {
     "open_clip": {"model/backbone.py"},
     "huggingface_hub": {"model/hub.py"},
     "timm": {"model/backbone.py"},
-    "triton": {"model/kernels/aosm_triton.py"},
+    "triton": {"model/kernels/triton_programs.py"},
     "av": {"indexer/media/pyav.py", "indexer/media/write.py"},
     "decord": {"indexer/media/decord.py"},
     "faiss": {"indexer/shards/coarse.py"},
     "sqlite3": {"indexer/catalogue/database.py", "indexer/catalogue/migrations.py"},
-    "redis": {"service/wake.py"},
+    "redis": {"service/redis_door.py"},
 }
 
 # model/ from the ground up: a file imports its own layer and those below; a folder counts as all that is in it
@@ -39,18 +39,30 @@ MODEL_LAYERS = (
         "model.hub",
         "model.importing",
         "model.kernels",
+        "model.packed_text",
         "model.preprocess",
         "model.read_ahead",
         "model.resize",
         "model.sampling",
+        "model.text_tower",
+        "model.threads",
         "model.tokenizer",
         "model.transformer",
         "model.types",
         "model.unset_weights",
     },
     {"model.backbone", "model.heads", "model.losses", "model.panels", "model.shared_scorers", "model.temporal"},
-    {"model.families", "model.network", "model.scorers"},
-    {"model.checkpoints", "model.installed", "model.registry", "model.served_model", "model.spec"},
+    {"model.families", "model.network", "model.query_text", "model.scorers"},
+    {
+        "model.batching",
+        "model.checkpoints",
+        "model.installed",
+        "model.query_cache",
+        "model.registry",
+        "model.served_model",
+        "model.spec",
+        "model.wrapped",
+    },
     {"model.datasets", "model.tiny.scenes", "model.tiny.shapes", "model.tiny.vocabulary"},
     {"model.evaluation"},
     {"model.training"},
@@ -148,7 +160,7 @@ def test_one_door_per_library(library: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("library", ["open_clip", "av", "faiss", "sqlite3"])
+@pytest.mark.parametrize("library", ["open_clip", "av", "faiss", "sqlite3", "triton"])
 def test_the_door_is_in_use(library: str) -> None:
     found = {i.where for path in package_files() for i in imports(path) if i.top == library}
     assert found == DOORS[library]
@@ -167,6 +179,17 @@ def test_one_reader_of_the_environment() -> None:
             if isinstance(node, ast.ImportFrom) and node.module == "os":
                 wrong += [f"{where}:{node.lineno}" for a in node.names if a.name in {"environ", "getenv", "putenv"}]
     assert not wrong, "\n".join(wrong)
+
+
+def test_one_file_sets_the_number_of_threads() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in package_files()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr in {"set_num_threads", "set_num_interop_threads"}
+        if path.relative_to(ROOT).as_posix() != "model/threads.py"
+    ]
+    assert not wrong, wrong
 
 
 def test_no_async_below_the_edge() -> None:

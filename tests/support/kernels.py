@@ -43,13 +43,31 @@ def random_block(
     rng: np.random.Generator, counts: NDArray[np.int32], dim: int, store: Store = "fp16", *, length: float = 1.0
 ) -> FeatureBlock:
     """A block of segments with that many frames; frames of that length."""
-    num_frames = int(counts.sum())
-    frames, pooled = unit(rng, num_frames, dim) * np.float32(length), unit(rng, len(counts), dim)
+    frames = unit(rng, int(counts.sum()), dim) * np.float32(length)
+    return stored(frames, unit(rng, len(counts), dim), counts, store)
+
+
+def stored(
+    frames: NDArray[np.float32], pooled: NDArray[np.float32], counts: NDArray[np.int32], store: Store
+) -> FeatureBlock:
+    """Frames (R, D) and pooled vectors (N, D) as a block keeps them."""
     first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
     if store == "fp16":
         return FeatureBlock(frames.astype(np.float16), pooled.astype(np.float16), first, counts)
     (frames8, frame_scales), (pooled8, pooled_scales) = quantize(frames), quantize(pooled)
     return FeatureBlock(frames8, pooled8, first, counts, frame_scales, pooled_scales)
+
+
+def topical(
+    rng: np.random.Generator, num_segments: int, num_frames: int, dim: int, num_topics: int = 40
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Unit frames (N, F, D) and pooled vectors (N, D) of segments that differ as those of a library do: by their topic,
+    among those of a topic by what they show, and their frames a little."""
+    topics = unit(rng, num_topics, dim)[rng.integers(0, num_topics, num_segments)]
+    frames = (topics + 0.7 * unit(rng, num_segments, dim))[:, None] + 0.6 * unit(rng, num_segments, num_frames, dim)
+    frames /= np.linalg.norm(frames, axis=-1, keepdims=True)
+    pooled = frames.mean(1)
+    return frames, pooled / np.linalg.norm(pooled, axis=-1, keepdims=True)
 
 
 def random_case(

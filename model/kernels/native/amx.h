@@ -5,7 +5,9 @@ namespace {
 
 // The instructions by tile number; the intrinsics take literals only.
 template <int T>
-inline void tile_zero() { asm volatile("tilezero %%tmm%c0" ::"i"(T)); }
+inline void tile_zero() {
+    asm volatile("tilezero %%tmm%c0" ::"i"(T));
+}
 template <int T>
 inline void tile_load(const void* from, int64_t stride) {
     asm volatile("tileloadd (%1,%2,1), %%tmm%c0" ::"i"(T), "r"(from), "r"(stride) : "memory");
@@ -18,12 +20,16 @@ inline void tile_store(void* to, int64_t stride) {
 struct Int8Tiles {
     static constexpr int kPerStep = 4;
     template <int T>
-    static void add() { asm volatile("tdpbssd %%tmm7, %%tmm6, %%tmm%c0" ::"i"(T)); }
+    static void add() {
+        asm volatile("tdpbssd %%tmm7, %%tmm6, %%tmm%c0" ::"i"(T));
+    }
 };
 struct Bf16Tiles {
     static constexpr int kPerStep = 2;
     template <int T>
-    static void add() { asm volatile("tdpbf16ps %%tmm7, %%tmm6, %%tmm%c0" ::"i"(T)); }
+    static void add() {
+        asm volatile("tdpbf16ps %%tmm7, %%tmm6, %%tmm%c0" ::"i"(T));
+    }
 };
 
 struct alignas(64) TileConfig {
@@ -57,7 +63,8 @@ inline void release_tiles() {
 
 // Up to 16 rows with NB blocks of columns; the sums are stored as they are, 32 bits each.
 template <class Tiles, int NB>
-inline void amx_tile(const uint32_t* rows, int steps, const uint32_t* columns, int64_t block_stride, float* out, int stride) {
+inline void amx_tile(const uint32_t* rows, int steps, const uint32_t* columns, int64_t block_stride, float* out,
+                     int stride) {
     tile_zero<0>();
     if constexpr (NB > 1) tile_zero<1>();
     if constexpr (NB > 2) tile_zero<2>();
@@ -97,10 +104,14 @@ inline void amx_multiply(const uint32_t* rows, int count, const Columns& columns
             const uint32_t* at = columns.words.data + b * block;
             float* c = out + static_cast<int64_t>(m) * stride + b * kBlock;
             const int left = columns.blocks - b;
-            if (left >= 4) amx_tile<Tiles, 4>(a, steps, at, block, c, stride);
-            else if (left == 3) amx_tile<Tiles, 3>(a, steps, at, block, c, stride);
-            else if (left == 2) amx_tile<Tiles, 2>(a, steps, at, block, c, stride);
-            else amx_tile<Tiles, 1>(a, steps, at, block, c, stride);
+            if (left >= 4)
+                amx_tile<Tiles, 4>(a, steps, at, block, c, stride);
+            else if (left == 3)
+                amx_tile<Tiles, 3>(a, steps, at, block, c, stride);
+            else if (left == 2)
+                amx_tile<Tiles, 2>(a, steps, at, block, c, stride);
+            else
+                amx_tile<Tiles, 1>(a, steps, at, block, c, stride);
             b += 4;
         }
     }
@@ -124,7 +135,9 @@ struct Fp16Amx : Fp16AsBf16 {
 struct Int8Amx : Int8Vnni {
     static constexpr int kMaxThin = 0;
     static constexpr bool kHasSums = false;
-    static float encode(const float* vector, int width, uint32_t* out, int steps) { return encode_int8(vector, width, out, steps, 0); }
+    static float encode(const float* vector, int width, uint32_t* out, int steps) {
+        return encode_int8(vector, width, out, steps, 0);
+    }
     static void multiply(const uint32_t* rows, int count, const Columns& columns, Scaling scaling, float*, float* out) {
         amx_multiply<Int8Tiles>(rows, count, columns, out);
         const int stride = columns.stride();

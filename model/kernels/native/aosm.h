@@ -3,8 +3,9 @@
 //   grain = sum_i e_i y_i / sum_i e_i,   e_i = exp((x_i - shift) / temperature),   y = x, or M x with a mixing matrix
 //
 // One shift serves the whole segment, its largest similarity, so that an entry of the matrix is exponentiated once for
-// both directions. The exponentials are scaled by 2^kHeadroom: rows whose best is 1.2 (at a temperature of 0.01) below the
-// segment's best are still exact. Below that, a sum under kLeast makes the grain NaN, and the driver turns to exact.h.
+// both directions. The exponentials are scaled by 2^kHeadroom: rows whose best is 1.2 (at a temperature of 0.01) below
+// the segment's best are still exact. Below that, a sum under kLeast makes the grain NaN, and the driver turns to
+// exact.h.
 #pragma once
 
 namespace {
@@ -14,10 +15,10 @@ constexpr float kLeast = 1e-30f;
 
 // What an epilogue needs of memory: one per thread.
 struct Sums {
-    Buffer<Vec::F> row_weights, row_values;        // (F,) each lane a share of the row's sum
-    Buffer<float> sentence, by_frame, by_word;     // (F,), (F,), (W,), to whole blocks
-    Buffer<float> mixed_words, mixed_frames;       // (F, stride): M over the words of a frame, over the frames of a word
-    Buffer<float> mixed;                           // M x for the second step
+    Buffer<Vec::F> row_weights, row_values;     // (F,) each lane a share of the row's sum
+    Buffer<float> sentence, by_frame, by_word;  // (F,), (F,), (W,), to whole blocks
+    Buffer<float> mixed_words, mixed_frames;    // (F, stride): M over the words of a frame, over the frames of a word
+    Buffer<float> mixed;                        // M x for the second step
 };
 
 // Numerators and denominators of the four grains for a vector's width of segments, each lane a share of the sum.
@@ -40,14 +41,16 @@ constexpr Tail kTail;
 
 // matrix @ x, to whole blocks.
 inline const float* mix_one(const Mix& mix, const float* x, int count, float* out) {
-    multiply<FloatDot>(reinterpret_cast<const uint32_t*>(x), 0, 1, reinterpret_cast<const uint32_t*>(mix.columns.data), kBlock,
-                       static_cast<int64_t>(mix.side) * kBlock, round_up(count, kBlock) / kBlock, count, Scaling{}, out, 0);
+    multiply<FloatDot, 1>(
+        reinterpret_cast<const uint32_t*>(x), 0, 1, reinterpret_cast<const uint32_t*>(mix.columns.data), kBlock,
+        static_cast<int64_t>(mix.side) * kBlock, round_up(count, kBlock) / kBlock, count, Scaling{}, out, 0);
     return out;
 }
 
 // One attention over `count` numbers -> shares of its two sums. `bias(j)` excludes the lanes beyond.
 template <class Bias>
-inline void attend(const float* x, const float* y, int count, float inverse, Vec::F base, Bias bias, Vec::F& values, Vec::F& weights) {
+inline void attend(const float* x, const float* y, int count, float inverse, Vec::F base, Bias bias, Vec::F& values,
+                   Vec::F& weights) {
     Vec::F v = Vec::all(0.0f), w = Vec::all(0.0f);
     for (int j = 0; j < count; j += Vec::kWidth) {
         const Vec::F e = Vec::exp2(Vec::load(x + j) * Vec::all(inverse) + (bias(j) + base));
@@ -96,21 +99,26 @@ inline void both_ways(const float* sims, const float* over_words, const float* o
 }
 
 // All words, a few vectors at a time.
-inline void fine_grained(const float* sims, const float* over_words, const float* over_frames, int stride, int num_frames,
-                         const PackedRow& row, float inverse, Vec::F base, Sums& sums) {
+inline void fine_grained(const float* sims, const float* over_words, const float* over_frames, int stride,
+                         int num_frames, const PackedRow& row, float inverse, Vec::F base, Sums& sums) {
     const int vecs = (row.num_words + Vec::kWidth - 1) / Vec::kWidth;
     for (int v = 0; v < vecs;) {
         const int at = v * Vec::kWidth, left = vecs - v;
         const float* bias = row.word_bias.data + at;
         float* by_word = sums.by_word.data + at;
-#define VIDGRAIN_WORDS(NV)                                                                                                \
+#define VIDGRAIN_WORDS(NV)                                                                                             \
     both_ways<NV>(sims + at, over_words + at, over_frames + at, stride, num_frames, bias, inverse, base, v == 0, sums, \
-                  by_word);                                                                                               \
+                  by_word);                                                                                            \
     v += NV;
-        if (left >= 4) { VIDGRAIN_WORDS(4) }
-        else if (left == 3) { VIDGRAIN_WORDS(3) }
-        else if (left == 2) { VIDGRAIN_WORDS(2) }
-        else { VIDGRAIN_WORDS(1) }
+        if (left >= 4) {
+            VIDGRAIN_WORDS(4)
+        } else if (left == 3) {
+            VIDGRAIN_WORDS(3)
+        } else if (left == 2) {
+            VIDGRAIN_WORDS(2)
+        } else {
+            VIDGRAIN_WORDS(1)
+        }
 #undef VIDGRAIN_WORDS
     }
 }
@@ -127,11 +135,13 @@ inline void finish_frames(int num_frames, Sums& sums) {
 }
 
 // The largest of all similarities that are exponentiated.
-inline float largest_of(const float* sims, int stride, int num_frames, const float* sentence, const float* pooled, int num_words) {
+inline float largest_of(const float* sims, int stride, int num_frames, const float* sentence, const float* pooled,
+                        int num_words) {
     Vec::F best = Vec::all(-3e38f);
     const int words = round_up(num_words, Vec::kWidth);
     for (int f = 0; f < num_frames; f++) {
-        for (int j = 0; j < words; j += Vec::kWidth) best = Vec::max(best, Vec::load(sims + static_cast<int64_t>(f) * stride + j));
+        for (int j = 0; j < words; j += Vec::kWidth)
+            best = Vec::max(best, Vec::load(sims + static_cast<int64_t>(f) * stride + j));
     }
     for (int f = 0; f < num_frames; f += Vec::kWidth) best = Vec::max(best, Vec::load(sentence + f));
     for (int j = 0; j < words; j += Vec::kWidth) best = Vec::max(best, Vec::load(pooled + j));
@@ -139,8 +149,8 @@ inline float largest_of(const float* sims, int stride, int num_frames, const flo
 }
 
 // sims (F, stride): words, then the sentence; pooled (stride): likewise. Fills slot `slot` of `shares`.
-inline void aosm(const Packed& query, const PackedRow& row, const float* sims, int stride, int num_frames, const float* pooled,
-                 Sums& sums, Shares& shares, int slot) {
+inline void aosm(const Packed& query, const PackedRow& row, const float* sims, int stride, int num_frames,
+                 const float* pooled, Sums& sums, Shares& shares, int slot) {
     const int num_words = row.num_words;
     const float inverse = query.inverse;
     float* sentence = sums.sentence.data;
@@ -152,15 +162,17 @@ inline void aosm(const Packed& query, const PackedRow& row, const float* sims, i
     const float *over_words = sims, *over_frames = sims;
     if (row.words_first) {
         const Mix& mix = row.words_first;
-        multiply<FloatDot>(reinterpret_cast<const uint32_t*>(sims), stride, num_frames,
-                           reinterpret_cast<const uint32_t*>(mix.columns.data), kBlock, static_cast<int64_t>(num_words) * kBlock,
-                           mix.blocks(), num_words, Scaling{}, sums.mixed_words.data, stride);
+        multiply<FloatDot, 1>(reinterpret_cast<const uint32_t*>(sims), stride, num_frames,
+                              reinterpret_cast<const uint32_t*>(mix.columns.data), kBlock,
+                              static_cast<int64_t>(num_words) * kBlock, mix.blocks(), num_words, Scaling{},
+                              sums.mixed_words.data, stride);
         over_words = sums.mixed_words.data;
     }
     if (query.frames_first.data) {
-        multiply<FloatDot>(reinterpret_cast<const uint32_t*>(query.frames_first.data), query.settings.num_slots, num_frames,
-                           reinterpret_cast<const uint32_t*>(sims), stride, kBlock, round_up(num_words, kBlock) / kBlock,
-                           num_frames, Scaling{}, sums.mixed_frames.data, stride);
+        multiply<FloatDot, 1>(reinterpret_cast<const uint32_t*>(query.frames_first.data), query.settings.num_slots,
+                              num_frames, reinterpret_cast<const uint32_t*>(sims), stride, kBlock,
+                              round_up(num_words, kBlock) / kBlock, num_frames, Scaling{}, sums.mixed_frames.data,
+                              stride);
         over_frames = sums.mixed_frames.data;
     }
     fine_grained(sims, over_words, over_frames, stride, num_frames, row, inverse, base, sums);
@@ -169,9 +181,12 @@ inline void aosm(const Packed& query, const PackedRow& row, const float* sims, i
     const auto of_frame = [&](int f) { return kTail.at(f, num_frames); };
     const auto of_word = [&](int j) { return Vec::load(row.word_bias.data + j); };
     float* mixed = sums.mixed.data;
-    const auto through = [&](const Mix& mix, const float* x, int count) { return mix ? mix_one(mix, x, count, mixed) : x; };
+    const auto through = [&](const Mix& mix, const float* x, int count) {
+        return mix ? mix_one(mix, x, count, mixed) : x;
+    };
     const auto put = [&](Grain grain, const float* x, const Mix& mix, int count, auto bias) {
-        attend(x, through(mix, x, count), count, inverse, base, bias, shares.values[grain][slot], shares.weights[grain][slot]);
+        attend(x, through(mix, x, count), count, inverse, base, bias, shares.values[grain][slot],
+               shares.weights[grain][slot]);
     };
     put(kSentenceFrame, sentence, query.frames_coarse, num_frames, of_frame);
     put(kVideoWord, pooled, row.words_coarse, num_words, of_word);

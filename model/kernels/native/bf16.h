@@ -7,6 +7,7 @@ struct Bf16Dot {
     using Acc = __m512;
     using Words = __m512i;
     static constexpr int kPerStep = 2;
+    static constexpr bool kIsScaled = false;
     static Words load(const uint32_t* p) { return _mm512_loadu_si512(p); }
     static Words spread(const uint32_t* p) {
         int32_t x;
@@ -14,8 +15,10 @@ struct Bf16Dot {
         return _mm512_set1_epi32(x);
     }
     static Acc zero() { return _mm512_setzero_ps(); }
-    static void add(Acc& acc, Words columns, Words row) { asm("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(columns), "v"(row)); }
-    static Vec::F value(Acc acc, float) { return acc; }
+    static void add(Acc& acc, Words columns, Words row) {
+        asm("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(columns), "v"(row));
+    }
+    static Vec::F value(Acc acc, Vec::F) { return acc; }
 };
 
 inline float encode_bf16(const float* vector, int width, uint32_t* out, int steps) {
@@ -41,7 +44,8 @@ inline void stage_bf16(const char* row, int width, uint32_t* out, int steps) {
         float rest[32];
         const int left = larger(0, smaller(32, width - d));
         widen_fp16(from + d, left, rest, 32);
-        _mm512_storeu_si512(out + d / 2, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(rest + 16), _mm512_loadu_ps(rest)));
+        _mm512_storeu_si512(out + d / 2,
+                            (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(rest + 16), _mm512_loadu_ps(rest)));
     }
 }
 
@@ -49,10 +53,13 @@ struct Fp16AsBf16 {
     static constexpr int kPerStep = 2, kBytes = 2, kMaxThin = 2;
     static constexpr bool kReadsInPlace = false, kHasScales = false, kHasSums = false;
     using Dot = Bf16Dot;
-    static float encode(const float* vector, int width, uint32_t* out, int steps) { return encode_bf16(vector, width, out, steps); }
+    static float encode(const float* vector, int width, uint32_t* out, int steps) {
+        return encode_bf16(vector, width, out, steps);
+    }
     static void stage(const char* row, int width, uint32_t* out, int steps) { stage_bf16(row, width, out, steps); }
     static float norm(const char* row, int width) { return norm_fp16(row, width); }
-    static void multiply(const uint32_t* rows, int count, const Columns& columns, Scaling scaling, float* corrections, float* out) {
+    static void multiply(const uint32_t* rows, int count, const Columns& columns, Scaling scaling, float* corrections,
+                         float* out) {
         multiply_columns<Fp16AsBf16>(rows, count, columns, scaling, corrections, out);
     }
 };

@@ -10,6 +10,7 @@ struct Int8Dot {
     using Acc = __m512i;
     using Words = __m512i;
     static constexpr int kPerStep = 4;
+    static constexpr bool kIsScaled = true;
     static constexpr float kOffset = 128.0f;
     static Words load(const uint32_t* p) { return _mm512_loadu_si512(p); }
     static Words spread(const uint32_t* p) {
@@ -18,8 +19,10 @@ struct Int8Dot {
         return _mm512_set1_epi32(x);
     }
     static Acc zero() { return _mm512_setzero_si512(); }
-    static void add(Acc& acc, Words columns, Words row) { asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(columns), "v"(row)); }
-    static Vec::F value(Acc acc, float correction) { return _mm512_cvtepi32_ps(acc) + Vec::all(correction); }
+    static void add(Acc& acc, Words columns, Words row) {
+        asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(columns), "v"(row));
+    }
+    static Vec::F value(Acc acc, Vec::F correction) { return _mm512_cvtepi32_ps(acc) + correction; }
 };
 
 inline float encode_int8(const float* vector, int width, uint32_t* out, int steps, int offset) {
@@ -28,7 +31,8 @@ inline float encode_int8(const float* vector, int width, uint32_t* out, int step
     const float scale = most / 127.0f, inverse = most > 0.0f ? 127.0f / most : 0.0f;
     uint8_t* bytes = reinterpret_cast<uint8_t*>(out);
     memset(bytes, offset, static_cast<size_t>(steps) * 4);
-    for (int d = 0; d < width; d++) bytes[d] = static_cast<uint8_t>(static_cast<int>(rintf(vector[d] * inverse)) + offset);
+    for (int d = 0; d < width; d++)
+        bytes[d] = static_cast<uint8_t>(static_cast<int>(rintf(vector[d] * inverse)) + offset);
     return scale;
 }
 
@@ -37,13 +41,16 @@ struct Int8Vnni {
     static constexpr int kPerStep = 4, kBytes = 1, kMaxThin = 2;
     static constexpr bool kReadsInPlace = true, kHasScales = true, kHasSums = true;
     using Dot = Int8Dot;
-    static float encode(const float* vector, int width, uint32_t* out, int steps) { return encode_int8(vector, width, out, steps, 128); }
+    static float encode(const float* vector, int width, uint32_t* out, int steps) {
+        return encode_int8(vector, width, out, steps, 128);
+    }
     static void stage(const char* row, int width, uint32_t* out, int steps) {
         memcpy(out, row, width);
         memset(reinterpret_cast<char*>(out) + width, 0, static_cast<size_t>(steps) * 4 - width);
     }
     static float norm(const char* row, int width) { return norm_int8(row, width); }
-    static void multiply(const uint32_t* rows, int count, const Columns& columns, Scaling scaling, float* corrections, float* out) {
+    static void multiply(const uint32_t* rows, int count, const Columns& columns, Scaling scaling, float* corrections,
+                         float* out) {
         multiply_columns<Int8Vnni>(rows, count, columns, scaling, corrections, out);
     }
 };

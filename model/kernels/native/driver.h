@@ -7,11 +7,11 @@ namespace {
 
 // Kept by a thread from call to call; nothing is allocated per segment.
 struct Workspace {
-    Buffer<uint32_t> frames, pooled;   // rows in the form that is multiplied, where they aren't read in place
+    Buffer<uint32_t> frames, pooled;  // rows in the form that is multiplied, where they aren't read in place
     Buffer<float> frame_scales, pooled_scales, corrections;
-    Buffer<float> sims;                // (F, stride) of one segment and query row
-    Buffer<float> pooled_sims;         // (Q, kBlock, pooled stride)
-    Buffer<Shares> shares;             // (Q,)
+    Buffer<float> sims;         // (F, stride) of one segment and query row
+    Buffer<float> pooled_sims;  // (Q, kBlock, pooled stride)
+    Buffer<Shares> shares;      // (Q,)
     Buffer<double> exact;
     Sums sums;
 };
@@ -23,9 +23,17 @@ inline Workspace& workspace() {
 
 template <class Format>
 class Search {
-   public:
-    Search(const Packed& query, const Features& features, const int64_t* rows, int64_t count, Mode mode, int slots, float* out)
-        : query_(query), set_(query.settings), features_(features), rows_(rows), count_(count), mode_(mode), slots_(slots), out_(out),
+ public:
+    Search(const Packed& query, const Features& features, const int64_t* rows, int64_t count, Mode mode, int slots,
+           float* out)
+        : query_(query),
+          set_(query.settings),
+          features_(features),
+          rows_(rows),
+          count_(count),
+          mode_(mode),
+          slots_(slots),
+          out_(out),
           work_(workspace()) {}
 
     Outcome run() {
@@ -48,7 +56,7 @@ class Search {
         return kDone;
     }
 
-   private:
+ private:
     static constexpr int kAhead = 1;  // segments whose frames are asked for before they are needed
 
     int64_t row(int64_t i) const { return rows_ ? rows_[i] : i; }
@@ -62,12 +70,13 @@ class Search {
     }
 
     const char* frames_of(int64_t segment) const {
-        return static_cast<const char*>(features_.frames) + features_.first_frame[segment] * set_.width * Format::kBytes;
+        return static_cast<const char*>(features_.frames) +
+               features_.first_frame[segment] * set_.width * Format::kBytes;
     }
 
     // The rows of a segment, asked for from memory into the second cache while another is scored.
     void prefetch(int64_t segment) const {
-        if (!rows_ || check(segment) != kDone || set_.scorer == kMean) return;
+        if (check(segment) != kDone || set_.scorer == kMean) return;
         const char* at = frames_of(segment);
         const int64_t size = static_cast<int64_t>(features_.frame_count[segment]) * set_.width * Format::kBytes;
         for (int64_t i = 0; i < size; i += 64) __builtin_prefetch(at + i, 0, 2);
@@ -79,13 +88,15 @@ class Search {
         Workspace& w = work_;
         const PackedRow& first = query_.rows[0];
         bool ok = w.frames.at_least(static_cast<int64_t>(padded) * first.frames.steps) &&
-                  w.pooled.at_least(static_cast<int64_t>(kBlock) * first.pooled.steps) && w.sims.at_least(area) && w.corrections.at_least(padded) && w.frame_scales.at_least(padded) &&
+                  w.pooled.at_least(static_cast<int64_t>(kBlock) * first.pooled.steps) && w.sims.at_least(area) &&
+                  w.corrections.at_least(padded) && w.frame_scales.at_least(padded) &&
                   w.pooled_scales.at_least(kBlock) && w.shares.at_least(set_.num_rows) &&
                   w.pooled_sims.at_least(static_cast<int64_t>(set_.num_rows) * kBlock * query_.max_pooled_stride);
         Sums& s = w.sums;
         ok = ok && s.row_weights.at_least(padded) && s.row_values.at_least(padded) && s.sentence.at_least(padded) &&
              s.by_frame.at_least(padded) && s.by_word.at_least(stride) && s.mixed.at_least(larger(padded, stride));
-        if (query_.frames_first.data || any_words_first()) ok = ok && s.mixed_words.at_least(area) && s.mixed_frames.at_least(area);
+        if (query_.frames_first.data || any_words_first())
+            ok = ok && s.mixed_words.at_least(area) && s.mixed_frames.at_least(area);
         return ok;
     }
 
@@ -125,7 +136,8 @@ class Search {
 
     float* pooled_sims(int q, int i) {
         const int stride = query_.rows[q].pooled.stride();
-        return work_.pooled_sims.data + static_cast<int64_t>(q) * kBlock * query_.max_pooled_stride + static_cast<int64_t>(i) * stride;
+        return work_.pooled_sims.data + static_cast<int64_t>(q) * kBlock * query_.max_pooled_stride +
+               static_cast<int64_t>(i) * stride;
     }
 
     // What makes a stored row a unit vector. The scale of int8 rows cancels out, but not where it isn't a number.
@@ -145,7 +157,8 @@ class Search {
         } else {
             uint32_t* staged = work_.frames.data;
             for (int f = 0; f < num_frames; f++) {
-                Format::stage(from + static_cast<int64_t>(f) * width * Format::kBytes, width, staged + static_cast<int64_t>(f) * steps, steps);
+                Format::stage(from + static_cast<int64_t>(f) * width * Format::kBytes, width,
+                              staged + static_cast<int64_t>(f) * steps, steps);
             }
             rows = staged;
         }
@@ -223,12 +236,14 @@ class Search {
             for (int g = 0; g < kNumAttended; g++) {
                 for (int i = here; i < kBlock; i++) shares.values[g][i] = shares.weights[g][i] = Vec::all(0.0f);
                 for (int i = 0; i < kBlock; i += Vec::kWidth) {
-                    Vec::store(found[g] + i, Vec::divide(Vec::sums(shares.values[g] + i), Vec::sums(shares.weights[g] + i), kLeast));
+                    Vec::store(found[g] + i,
+                               Vec::divide(Vec::sums(shares.values[g] + i), Vec::sums(shares.weights[g] + i), kLeast));
                 }
             }
             for (int i = 0; i < here; i++) {
                 const float whole = pooled_sims(q, i)[query_.rows[q].num_words];
-                float grains[4] = {whole, found[kVideoWord][i], found[kSentenceFrame][i], 0.5f * (found[kByFrame][i] + found[kByWord][i])};
+                float grains[4] = {whole, found[kVideoWord][i], found[kSentenceFrame][i],
+                                   0.5f * (found[kByFrame][i] + found[kByWord][i])};
                 const float sum = grains[1] + grains[2] + grains[3];
                 if (!(sum - sum == 0.0f) && !again(q, begin, i, grains)) return false;
                 put(q * count_ + begin + i, grains, 4);
@@ -245,7 +260,9 @@ class Search {
         const uint32_t* rows = stage_frames(segment, num_frames, &scales);
         similarities(rows, num_frames, packed.frames, scales, work_.sims.data);
         double exact[kNumAttended];
-        if (!aosm_exactly(query_, packed, work_.sims.data, packed.frames.stride(), num_frames, pooled_sims(q, i), work_.exact, exact)) return false;
+        if (!aosm_exactly(query_, packed, work_.sims.data, packed.frames.stride(), num_frames, pooled_sims(q, i),
+                          work_.exact, exact))
+            return false;
         grains[1] = static_cast<float>(exact[kVideoWord]);
         grains[2] = static_cast<float>(exact[kSentenceFrame]);
         grains[3] = static_cast<float>(0.5 * (exact[kByFrame] + exact[kByWord]));

@@ -15,15 +15,21 @@ static const Path* path_at(int32_t number) {
     return number >= 0 && number < kNumPaths && kPaths[number]->is_available() ? kPaths[number] : nullptr;
 }
 
-VIDGRAIN_EXPORT int32_t vidgrain_abi_version() { return kAbiVersion; }
+VIDGRAIN_EXPORT int32_t vidgrain_abi_version() {
+    return kAbiVersion;
+}
 
-VIDGRAIN_EXPORT int32_t vidgrain_num_paths() { return kNumPaths; }
+VIDGRAIN_EXPORT int32_t vidgrain_num_paths() {
+    return kNumPaths;
+}
 
 VIDGRAIN_EXPORT const char* vidgrain_path_name(int32_t number) {
     return number >= 0 && number < kNumPaths ? kPaths[number]->name : nullptr;
 }
 
-VIDGRAIN_EXPORT int32_t vidgrain_has_path(int32_t number) { return path_at(number) != nullptr; }
+VIDGRAIN_EXPORT int32_t vidgrain_has_path(int32_t number) {
+    return path_at(number) != nullptr;
+}
 
 // Null where memory is short or this CPU lacks the path.
 VIDGRAIN_EXPORT Query* vidgrain_prepare(int32_t path, const QuerySettings* settings, const QueryRow* rows) {
@@ -35,8 +41,8 @@ VIDGRAIN_EXPORT void vidgrain_release(int32_t path, Query* query) {
     if (query) kPaths[path]->release(query);
 }
 
-VIDGRAIN_EXPORT int32_t vidgrain_score(int32_t path, const Query* query, const Features* features, const int64_t* rows, int64_t count,
-                                       int32_t mode, int32_t slots, float* out) {
+VIDGRAIN_EXPORT int32_t vidgrain_score(int32_t path, const Query* query, const Features* features, const int64_t* rows,
+                                       int64_t count, int32_t mode, int32_t slots, float* out) {
     return kPaths[path]->score(*query, *features, rows, count, static_cast<Mode>(mode), slots, out);
 }
 

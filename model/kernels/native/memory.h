@@ -9,9 +9,15 @@ namespace {
 constexpr float kExp0 = 0.999999261f, kExp1 = 0.693121815f, kExp2 = 0.240247449f, kExp3 = 0.055917860f,
                 kExp4 = 0.009570099f;
 
-inline int smaller(int a, int b) { return a < b ? a : b; }
-inline int larger(int a, int b) { return a > b ? a : b; }
-inline int round_up(int x, int step) { return (x + step - 1) / step * step; }
+inline int smaller(int a, int b) {
+    return a < b ? a : b;
+}
+inline int larger(int a, int b) {
+    return a > b ? a : b;
+}
+inline int round_up(int x, int step) {
+    return (x + step - 1) / step * step;
+}
 
 // An array on a cache line's boundary that only grows. `at_least` keeps nothing of what was there.
 template <class T>

@@ -1,5 +1,5 @@
-// AMX: tiles of 16 rows by 64 bytes, multiplied by a unit of their own (Sapphire Rapids and later). What is not a product
-// of tiles is AVX-512 as in the other paths.
+// AMX: tiles of 16 rows by 64 bytes, multiplied by a unit of their own (Sapphire Rapids and later). What is not a
+// product of tiles is AVX-512 as in the other paths.
 
 #include "include.h"
 
@@ -27,10 +27,13 @@ constexpr int kBaselineRows = 12;
 #include "amx.h"
 
 namespace {
-double peak(Store store, int64_t rounds) { return store == kInt8 ? amx_peak<Int8Tiles>(rounds) : amx_peak<Bf16Tiles>(rounds); }
+double peak(Store store, int64_t rounds) {
+    return store == kInt8 ? amx_peak<Int8Tiles>(rounds) : amx_peak<Bf16Tiles>(rounds);
+}
 using Paths = PathOf<Fp16Amx, Int8Amx>;
 
-Outcome score(const Query& query, const Features& features, const int64_t* rows, int64_t count, Mode mode, int32_t slots, float* out) {
+Outcome score(const Query& query, const Features& features, const int64_t* rows, int64_t count, Mode mode,
+              int32_t slots, float* out) {
     const Outcome outcome = Paths::score(query, features, rows, count, mode, slots, out);
     release_tiles();  // so that a thread that is switched out carries no tiles
     return outcome;

@@ -22,7 +22,9 @@ constexpr int kBaselineRows = 6;
 #include "formats.h"
 
 namespace {
-double peak(Store, int64_t rounds) { return peak_of<FloatDot>(rounds); }
+double peak(Store, int64_t rounds) {
+    return peak_of<FloatDot>(rounds);
+}
 using Paths = PathOf<Fp16AsFloat, Int8AsFloat>;
 }  // namespace
 

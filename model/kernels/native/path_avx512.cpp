@@ -22,7 +22,9 @@ constexpr int kBaselineRows = 12;
 #include "dots_avx512.h"
 
 namespace {
-double peak(Store store, int64_t rounds) { return store == kInt8 ? peak_of<Int8Dot>(rounds) : peak_of<FloatDot>(rounds); }
+double peak(Store store, int64_t rounds) {
+    return store == kInt8 ? peak_of<Int8Dot>(rounds) : peak_of<FloatDot>(rounds);
+}
 using Paths = PathOf<Fp16AsFloat, Int8Vnni>;
 }  // namespace
 
@@ -30,8 +32,9 @@ VIDGRAIN_TARGET_END
 
 namespace {
 bool is_available() {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
 }
 }  // namespace
 

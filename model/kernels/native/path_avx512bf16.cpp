@@ -23,14 +23,18 @@ constexpr int kBaselineRows = 12;
 #include "bf16.h"
 
 namespace {
-double peak(Store store, int64_t rounds) { return store == kInt8 ? peak_of<Int8Dot>(rounds) : peak_of<Bf16Dot>(rounds); }
+double peak(Store store, int64_t rounds) {
+    return store == kInt8 ? peak_of<Int8Dot>(rounds) : peak_of<Bf16Dot>(rounds);
+}
 using Paths = PathOf<Fp16AsBf16, Int8Vnni>;
 }  // namespace
 
 VIDGRAIN_TARGET_END
 
 namespace {
-bool is_available() { return kAvx512Path.is_available() && __builtin_cpu_supports("avx512bf16"); }
+bool is_available() {
+    return kAvx512Path.is_available() && __builtin_cpu_supports("avx512bf16");
+}
 }  // namespace
 
 const Path kAvx512Bf16Path = {"avx512bf16", is_available, Paths::prepare, Paths::release, Paths::score, peak};

@@ -20,8 +20,12 @@ constexpr int kBaselineRows = 2;
 #include "formats.h"
 
 namespace {
-bool is_available() { return true; }
-double peak(Store, int64_t rounds) { return peak_of<FloatDot>(rounds); }
+bool is_available() {
+    return true;
+}
+double peak(Store, int64_t rounds) {
+    return peak_of<FloatDot>(rounds);
+}
 using Paths = PathOf<Fp16AsFloat, Int8AsFloat>;
 }  // namespace
 

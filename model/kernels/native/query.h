@@ -20,8 +20,8 @@ struct Columns {
     int64_t block_stride() const { return static_cast<int64_t>(steps) * kBlock; }
 };
 
-// A square matrix as the columns of tiles: (blocks, side, kBlock), element [b][i][j] = matrix[b * kBlock + j][i], so that
-// rows multiplied by it give matrix @ row. Empty for the identity.
+// A square matrix as the columns of tiles: (blocks, side, kBlock), element [b][i][j] = matrix[b * kBlock + j][i], so
+// that rows multiplied by it give matrix @ row. Empty for the identity.
 struct Mix {
     int side = 0;
     Buffer<float> columns;
@@ -55,7 +55,8 @@ inline bool pack_mix(Mix& mix, const float* matrix, int side) {
     if (!out) return false;
     for (int j = 0; j < side; j++) {
         float* column = out + static_cast<int64_t>(j / kBlock) * side * kBlock + j % kBlock;
-        for (int i = 0; i < side; i++) column[static_cast<int64_t>(i) * kBlock] = matrix[static_cast<int64_t>(j) * side + i];
+        for (int i = 0; i < side; i++)
+            column[static_cast<int64_t>(i) * kBlock] = matrix[static_cast<int64_t>(j) * side + i];
     }
     return true;
 }
@@ -73,7 +74,8 @@ bool pack_columns(Columns& columns, const float* vectors, int count, int width, 
     uint32_t* thin = columns.thin_words.at_least(static_cast<int64_t>(columns.thin + 1) * columns.steps);
     float* scales = columns.scales.at_least(columns.stride() + kBlock);
     if (Format::kHasSums) {
-        for (int k = 0; k < columns.steps; k++) thin[static_cast<int64_t>(columns.thin) * columns.steps + k] = 0x01010101;
+        for (int k = 0; k < columns.steps; k++)
+            thin[static_cast<int64_t>(columns.thin) * columns.steps + k] = 0x01010101;
     }
     Buffer<uint32_t> one;
     uint32_t* column = one.at_least(columns.steps);
@@ -100,8 +102,10 @@ bool pack_row(PackedRow& row, const QueryRow& given, const QuerySettings& settin
     return pack_mix(row.words_coarse, given.words_coarse, given.num_words) &&
            pack_mix(row.words_first, given.words_first, given.num_words) &&
            pack_mix(row.words_second, given.words_second, given.num_words) &&
-           pack_columns<Format>(row.frames, given.frame_columns, given.num_frame_columns, settings.width, Format::kMaxThin) &&
-           pack_columns<Format>(row.pooled, given.pooled_columns, given.num_pooled_columns, settings.pooled_width, Format::kMaxThin);
+           pack_columns<Format>(row.frames, given.frame_columns, given.num_frame_columns, settings.width,
+                                Format::kMaxThin) &&
+           pack_columns<Format>(row.pooled, given.pooled_columns, given.num_pooled_columns, settings.pooled_width,
+                                Format::kMaxThin);
 }
 
 // Null when memory is short.

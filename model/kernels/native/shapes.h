@@ -66,7 +66,8 @@ struct Path {
     void (*release)(Query*);
     // Score `count` segments, rows[i] or i itself where rows is null. out: kTotals (Q, count), kGrains (Q, count, G),
     // and for the two scorers of relevance (Q, count, slots).
-    Outcome (*score)(const Query&, const Features&, const int64_t* rows, int64_t count, Mode, int32_t slots, float* out);
+    Outcome (*score)(const Query&, const Features&, const int64_t* rows, int64_t count, Mode, int32_t slots,
+                     float* out);
     // Multiply-adds done by `rounds` rounds of the instruction that limits this path, on registers.
     double (*peak)(Store, int64_t rounds);
 };

@@ -1,4 +1,5 @@
-// Switches an instruction set on for what lies between the two macros: a package's build gives all files the same flags.
+// Switches an instruction set on for what lies between the two macros: a package's build gives all files the same
+// flags.
 #pragma once
 
 #define VIDGRAIN_PRAGMA(x) _Pragma(#x)

@@ -1,5 +1,6 @@
 // Matrix products that stay in registers: M feature rows against NB blocks of columns, every product and sum of it
-// accumulated before anything is stored. `Dot` is the multiply-add of a path (32 bits of a row with a vector of columns).
+// accumulated before anything is stored. `Dot` is the multiply-add of a path (32 bits of a row with a vector of
+// columns).
 #pragma once
 
 namespace {
@@ -10,6 +11,7 @@ struct FloatDot {
     using Acc = Vec::F;
     using Words = Vec::F;
     static constexpr int kPerStep = 1;
+    static constexpr bool kIsScaled = false;  // by a scale of each row and column, after a correction
     static Words load(const uint32_t* p) { return Vec::load(reinterpret_cast<const float*>(p)); }
     static Words spread(const uint32_t* p) {
         float x;
@@ -18,7 +20,7 @@ struct FloatDot {
     }
     static Acc zero() { return Vec::all(0.0f); }
     static void add(Acc& acc, Words columns, Words row) { acc = columns * row + acc; }
-    static Vec::F value(Acc acc, float) { return acc; }
+    static Vec::F value(Acc acc, Vec::F) { return acc; }
 };
 
 // What a product is turned into when it is stored: c = (acc + corrections[m]) * row_scales[m] * column_scales[j].
@@ -32,46 +34,55 @@ struct Scaling {
     }
 };
 
-// One tile. Rows lie `lda` words apart; step k of block b lies at columns + b * block_stride + k * ldb.
-template <class Dot, int M, int NB>
+// One step of a tile: a vector of columns meets a number of each row.
+template <class Dot, int M, int V>
+inline void step(typename Dot::Acc (&acc)[M][V], const uint32_t* rows, int64_t lda, const uint32_t* columns,
+                 int64_t block_stride) {
+    constexpr int kVecs = kBlock / Vec::kWidth;
+    typename Dot::Words column[V];
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) column[v] = Dot::load(columns + v / kVecs * block_stride + v % kVecs * Vec::kWidth);
+#pragma GCC unroll 12
+    for (int m = 0; m < M; m++) {
+        const typename Dot::Words row = Dot::spread(rows + m * lda);
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) Dot::add(acc[m][v], column[v], row);
+    }
+}
+
+// One tile. Rows lie `lda` words apart; step k of block b lies at columns + b * block_stride + k * ldb. kUnroll divides
+// the number of steps: a loop for the rest would cost a copy of the accumulators in every round.
+template <class Dot, int M, int NB, int kUnroll>
 inline void tile(const uint32_t* __restrict__ rows, int64_t lda, const uint32_t* __restrict__ columns, int64_t ldb,
                  int64_t block_stride, int steps, Scaling scaling, float* __restrict__ out, int64_t ldc) {
-    constexpr int kVecs = kBlock / Vec::kWidth, kAll = NB * kVecs;
+    constexpr int kAll = NB * kBlock / Vec::kWidth;
     typename Dot::Acc acc[M][kAll];
 #pragma GCC unroll 12
     for (int m = 0; m < M; m++) {
 #pragma GCC unroll 8
         for (int v = 0; v < kAll; v++) acc[m][v] = Dot::zero();
     }
+    for (int k = 0; k < steps; k += kUnroll) {
 #pragma GCC unroll 4
-    for (int k = 0; k < steps; k++) {
-        typename Dot::Words column[kAll];
-#pragma GCC unroll 8
-        for (int v = 0; v < kAll; v++) {
-            column[v] = Dot::load(columns + v / kVecs * block_stride + k * ldb + v % kVecs * Vec::kWidth);
-        }
-#pragma GCC unroll 12
-        for (int m = 0; m < M; m++) {
-            const typename Dot::Words row = Dot::spread(rows + m * lda + k);
-#pragma GCC unroll 8
-            for (int v = 0; v < kAll; v++) Dot::add(acc[m][v], column[v], row);
-        }
+        for (int u = 0; u < kUnroll; u++)
+            step<Dot, M, kAll>(acc, rows + k + u, lda, columns + (k + u) * ldb, block_stride);
     }
 #pragma GCC unroll 12
     for (int m = 0; m < M; m++) {
-        const float correction = scaling.corrections ? scaling.corrections[m] : 0.0f;
-        const float scale = scaling.row_scales ? scaling.row_scales[m] : 1.0f;
+        Vec::F scale = Vec::all(1.0f), correction = Vec::all(0.0f);
+        if (Dot::kIsScaled || scaling.row_scales) scale = Vec::all(scaling.row_scales[m]);
+        if constexpr (Dot::kIsScaled) correction = Vec::all(scaling.corrections[m]);
 #pragma GCC unroll 8
         for (int v = 0; v < kAll; v++) {
-            Vec::F x = Dot::value(acc[m][v], correction) * Vec::all(scale);
-            if (scaling.column_scales) x = x * Vec::load(scaling.column_scales + v * Vec::kWidth);
+            Vec::F x = Dot::value(acc[m][v], correction) * scale;
+            if constexpr (Dot::kIsScaled) x = x * Vec::load(scaling.column_scales + v * Vec::kWidth);
             Vec::store(out + m * ldc + v * Vec::kWidth, x);
         }
     }
 }
 
 // How many rows a tile takes: as many as there are registers for.
-template <class Dot, int NB>
+template <class Dot, int NB, int kUnroll>
 inline void tiles(const uint32_t* rows, int64_t lda, int num_rows, const uint32_t* columns, int64_t ldb,
                   int64_t block_stride, int steps, Scaling scaling, float* out, int64_t ldc) {
     for (int m = 0; m < num_rows;) {
@@ -79,32 +90,43 @@ inline void tiles(const uint32_t* rows, int64_t lda, int num_rows, const uint32_
         const Scaling s = scaling.from_row(m);
         float* c = out + m * ldc;
         const int left = num_rows - m;
-#define VIDGRAIN_TILE(M)                                                        \
-    {                                                                           \
-        tile<Dot, M, NB>(a, lda, columns, ldb, block_stride, steps, s, c, ldc); \
-        m += M;                                                                 \
+#define VIDGRAIN_TILE(M)                                                                 \
+    {                                                                                    \
+        tile<Dot, M, NB, kUnroll>(a, lda, columns, ldb, block_stride, steps, s, c, ldc); \
+        m += M;                                                                          \
     }
         if constexpr (Vec::kWidth == 16) {
-            if (left == 8 || left == 16) VIDGRAIN_TILE(8)
-            else if (left >= 12) VIDGRAIN_TILE(12)
-            else if (left >= 6) VIDGRAIN_TILE(6)
-            else if (left >= 3) VIDGRAIN_TILE(3)
-            else if (left == 2) VIDGRAIN_TILE(2)
-            else VIDGRAIN_TILE(1)
+            if (left == 8 || left == 16)
+                VIDGRAIN_TILE(8)
+            else if (left >= 12)
+                VIDGRAIN_TILE(12)
+            else if (left >= 6)
+                VIDGRAIN_TILE(6)
+            else if (left >= 3)
+                VIDGRAIN_TILE(3)
+            else if (left == 2)
+                VIDGRAIN_TILE(2)
+            else
+                VIDGRAIN_TILE(1)
         } else if constexpr (Vec::kWidth == 8) {
-            if (left >= 6) VIDGRAIN_TILE(6)
-            else if (left >= 3) VIDGRAIN_TILE(3)
-            else VIDGRAIN_TILE(1)
+            if (left >= 6)
+                VIDGRAIN_TILE(6)
+            else if (left >= 3)
+                VIDGRAIN_TILE(3)
+            else
+                VIDGRAIN_TILE(1)
         } else {
-            if (left >= kBaselineRows) VIDGRAIN_TILE(kBaselineRows)
-            else VIDGRAIN_TILE(1)
+            if (left >= kBaselineRows)
+                VIDGRAIN_TILE(kBaselineRows)
+            else
+                VIDGRAIN_TILE(1)
         }
 #undef VIDGRAIN_TILE
     }
 }
 
 // All blocks of columns, two at a time where the registers allow it.
-template <class Dot>
+template <class Dot, int kUnroll = 4>
 inline void multiply(const uint32_t* rows, int64_t lda, int num_rows, const uint32_t* columns, int64_t ldb,
                      int64_t block_stride, int num_blocks, int steps, Scaling scaling, float* out, int64_t ldc) {
     constexpr int kTogether = Vec::kWidth == 16 ? 2 : 1;
@@ -114,10 +136,10 @@ inline void multiply(const uint32_t* rows, int64_t lda, int num_rows, const uint
         if (s.column_scales) s.column_scales += b * kBlock;
         float* c = out + b * kBlock;
         if (num_blocks - b >= kTogether) {
-            tiles<Dot, kTogether>(rows, lda, num_rows, at, ldb, block_stride, steps, s, c, ldc);
+            tiles<Dot, kTogether, kUnroll>(rows, lda, num_rows, at, ldb, block_stride, steps, s, c, ldc);
             b += kTogether;
         } else {
-            tiles<Dot, 1>(rows, lda, num_rows, at, ldb, block_stride, steps, s, c, ldc);
+            tiles<Dot, 1, kUnroll>(rows, lda, num_rows, at, ldb, block_stride, steps, s, c, ldc);
             b += 1;
         }
     }
@@ -125,7 +147,8 @@ inline void multiply(const uint32_t* rows, int64_t lda, int num_rows, const uint
 
 // The dot product of each row with one column that lies as a row does. out[m] is a plain float, unscaled.
 template <class Dot>
-inline void multiply_thin(const uint32_t* rows, int64_t lda, int num_rows, const uint32_t* column, int steps, float* out) {
+inline void multiply_thin(const uint32_t* rows, int64_t lda, int num_rows, const uint32_t* column, int steps,
+                          float* out) {
     for (int m = 0; m < num_rows; m += Vec::kWidth) {
         Vec::F partial[Vec::kWidth];
         const int count = smaller(Vec::kWidth, num_rows - m);
@@ -137,7 +160,7 @@ inline void multiply_thin(const uint32_t* rows, int64_t lda, int num_rows, const
                 if (Vec::kWidth < 16 || k + 16 < steps)
                     Dot::add(odd, Dot::load(column + k + Vec::kWidth), Dot::load(row + k + Vec::kWidth));
             }
-            partial[i] = Dot::value(even, 0.0f) + Dot::value(odd, 0.0f);
+            partial[i] = Dot::value(even, Vec::all(0.0f)) + Dot::value(odd, Vec::all(0.0f));
         }
         for (int i = count; i < Vec::kWidth; i++) partial[i] = Vec::all(0.0f);
         float sums[Vec::kWidth];

@@ -42,7 +42,7 @@ struct Vec {
         return halves(halves(quads[0], quads[1]), halves(quads[2], quads[3]));
     }
 
-   private:
+ private:
     static F pairs(F a, F b) { return _mm512_unpacklo_ps(a, b) + _mm512_unpackhi_ps(a, b); }
     static F halves(F a, F b) { return _mm512_shuffle_f32x4(a, b, 0x88) + _mm512_shuffle_f32x4(a, b, 0xdd); }
 };

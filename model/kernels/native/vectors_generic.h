@@ -54,7 +54,7 @@ struct Vec {
 #endif
     }
 
-   private:
+ private:
     static constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
 };
 

@@ -49,6 +49,7 @@ class _Counting:
     """A scorer that notes how many segments it is asked for."""
 
     name, names = "counting", ("one",)
+    takes_whole_blocks = False
 
     def __init__(self, *, reads_in_place: bool) -> None:
         self.reads_in_place = reads_in_place
@@ -69,7 +70,7 @@ class _Counting:
 def test_a_cost_is_measured_once_for_each_kind_of_query(reads_in_place: bool, size: int) -> None:
     costs, scorer = Costs(8, 16, 3), _Counting(reads_in_place=reads_in_place)
     first = costs.segment_us("mean", scorer)
-    assert first > 0 and scorer.asked == [1, size, size, size]
+    assert first > 0 and scorer.asked == [size] * 4
     assert costs.segment_us("mean", scorer) == first and len(scorer.asked) == 4
     costs.segment_us("aosm", scorer)
     assert len(scorer.asked) == 8 and set(costs.measured()) == {"mean", "aosm"}

@@ -35,6 +35,13 @@ def test_a_killed_child_is_started_again_and_stop_ends_it() -> None:
     assert worker.pid is None and not _is_alive(second)
 
 
+@pytest.mark.skipif(not hasattr(os, "nice"), reason="no priorities of this kind here")
+def test_a_worker_lets_searches_have_the_processor_first() -> None:
+    program = "import os; from service.worker_process import yield_to_searches; yield_to_searches(); print(os.nice(0))"
+    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(answer.stdout) > os.nice(0)
+
+
 def test_a_child_that_ignores_sigterm_is_killed() -> None:
     worker = WorkerProcess(STUBBORN, os.environ, stop_timeout_s=0.2)
     worker.start()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexer.errors import CatalogueUnreadable
+from indexer.errors import BackendMissing, CatalogueUnreadable
 from indexer.shards.coarse import Coarse
 from indexer.shards.view import FoundRows
 from model.kernels.block import FeatureBlock, Store
@@ -102,7 +104,7 @@ def test_the_number_of_lists_scanned_is_measured(many_lists: tuple[FeatureBlock,
     for channel in ("pooled", "frames"):
         assert about[channel]["lists"] > 1
         assert 1 <= about[channel]["nprobe"] <= about[channel]["lists"]
-        assert 0.99 <= about[channel]["recall"] <= 1
+        assert 0.98 <= about[channel]["recall"] <= 1
 
 
 @pytest.mark.parametrize("num_segments", [1, 2, 17])
@@ -112,6 +114,11 @@ def test_the_smallest_shards_work(num_segments: int) -> None:
     asked = unit(np.random.default_rng(0).standard_normal((2, 7)))
     for search in (coarse.by_pooled, coarse.by_frames):
         assert_is_sound(search(asked, 5, None), 5, None, num_segments)
+
+
+def test_a_query_of_zeros_finds_any_rows(coarse: Coarse) -> None:
+    found = coarse.by_frames(np.zeros((1, WIDTH), np.float32), 20, np.arange(600) > 500)
+    assert_is_sound(found, 20, np.arange(600) > 500, 600)
 
 
 def test_segments_that_are_all_equal_are_all_found() -> None:
@@ -162,6 +169,23 @@ def test_many_threads_find_what_one_finds(many_lists: tuple[FeatureBlock, Coarse
     np.testing.assert_array_equal(alone, together)
 
 
+def test_one_openmp_thread_is_used_by_the_thread_that_searches_and_no_other_is_changed(coarse: Coarse) -> None:
+    import faiss
+
+    def searched() -> int:
+        faiss.omp_set_num_threads(5)
+        coarse.by_pooled(queries(1), 3, None)
+        return int(faiss.omp_get_max_threads())
+
+    def idle() -> int:
+        return int(faiss.omp_get_max_threads())
+
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        before = other.submit(idle).result()
+        assert one.submit(searched).result() == 1
+        assert other.submit(idle).result() == before
+
+
 # ---- snapshots
 
 
@@ -206,3 +230,21 @@ def test_damaged_parts_are_an_error_that_says_what_to_do(coarse: Coarse) -> None
         with pytest.raises(CatalogueUnreadable) as caught:
             Coarse.from_parts(those)
         assert "snapshot" in (caught.value.hint or "")
+
+
+# ---- FAISS itself
+
+
+def test_without_faiss_the_error_names_both_extras(block: FeatureBlock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(BackendMissing) as caught:
+        Coarse.build(block, has_frame_recall=False)
+    assert "vidgrain[cpu]" in (caught.value.hint or "") and "vidgrain[gpu]" in (caught.value.hint or "")
+
+
+def test_an_old_faiss_is_refused(block: FeatureBlock, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = types.ModuleType("faiss")
+    old.__version__ = "1.8.0"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "faiss", old)
+    with pytest.raises(BackendMissing, match=r"1\.8\.0 is too old"):
+        Coarse.build(block, has_frame_recall=False)

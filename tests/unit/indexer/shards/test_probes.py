@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from indexer.shards.probes import RECALL, choose_nprobe, probe_queries, recall_of
+from indexer.shards.probes import choose_nprobe, probe_queries, recall_of
 from tests.support.feature_blocks import unit
 
 
@@ -15,7 +14,7 @@ def test_the_fewest_lists_that_find_nearly_all_are_chosen() -> None:
         found[:, 100 - max(0, 40 - nprobe) :] = -1
         return found
 
-    assert choose_nprobe(search, 160) == (40, 1.0)
+    assert choose_nprobe(search, 160) == (40, 1.0)  # a quarter
 
 
 def test_all_lists_are_scanned_where_fewer_never_suffice() -> None:
@@ -23,28 +22,23 @@ def test_all_lists_are_scanned_where_fewer_never_suffice() -> None:
     assert (nprobe, recall) == (64, 1.0)
 
 
-def test_one_bad_query_in_ten_asks_for_more_lists() -> None:
+def test_a_few_bad_queries_ask_for_more_lists_whatever_the_mean() -> None:
     def search(nprobe: int) -> np.ndarray:
-        found = np.tile(np.arange(200), (10, 1))
+        found = np.tile(np.arange(100), (20, 1))
         if nprobe < 32:
-            found[0, 180:] = -1  # a mean of 0.99, and yet 0.9 for one of them
+            found[:2, 85:] = -1  # a mean of 0.985, and yet 0.85 for two of them
         return found
 
-    nprobe, recall = choose_nprobe(search, 64)
-    assert nprobe == 4 and recall == pytest.approx(RECALL)
-    found = search(4)
-    found[0, 150:] = -1
-    assert np.percentile(recall_of(found, search(64)), 5) < 0.9
+    assert choose_nprobe(search, 64) == (32, 1.0)
 
 
-def test_sampled_queries_lie_at_the_angles_that_real_ones_have() -> None:
+def test_sampled_queries_lie_at_the_angle_that_sentences_have() -> None:
     rng = np.random.default_rng(0)
-    vectors = unit(rng.standard_normal((300, 64)))
+    vectors = unit(rng.standard_normal((100, 512)))
     queries = probe_queries(vectors, 80, rng)
     np.testing.assert_allclose(np.linalg.norm(queries, axis=1), 1, atol=1e-4)
-    best = (queries @ vectors.T).max(1)
-    assert (best[:20] > 0.85).all()
-    assert (best[20:] > 0.19).all() and (best[20:] < 0.9).all()
+    best = (queries @ vectors.T).max(axis=1)
+    assert (best > 0.19).all() and (best < 0.36).all()
 
 
 def test_recall_ignores_missing_ids() -> None:
