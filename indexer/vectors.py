@@ -73,7 +73,10 @@ class VectorIndex:
         self._snapshots = snapshots
         self._following = threading.Lock()
         self._damaged: dict[int, PublishedVideo] = {}
+        self._is_loaded = False
+        """Whether the files of shards have been opened, as far as they could be."""
         self._is_open = False
+        """Whether everything has been read once."""
 
     def view(self) -> IndexView:
         """Everything that can be searched at this moment: a search holds one view from its start to its end."""
@@ -149,7 +152,8 @@ class VectorIndex:
         """Read everything that isn't held; what an earlier try had read before it failed is."""
         published = now.published()
         numbers = published[:, 0]
-        if self._snapshots is not None and not self.num_segments:
+        if self._snapshots is not None and not self._is_loaded:
+            self._is_loaded = True
             self.shards.start(self._snapshots.load(now.shard_tokens(), published))
         held = self.shards.held()
         is_held = same_features(numbers, published[:, 1], held)[1]

@@ -62,8 +62,16 @@ class ShardParts:
         order = np.argsort(self.videos.numbers, kind="stable")
         return self.videos.numbers[order], order
 
+    @cached_property
+    def _range(self) -> tuple[int, int]:
+        """The least and the largest number."""
+        return int(self.videos.numbers.min()), int(self.videos.numbers.max())
+
     def find(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The newest row of each video, -1 for those that never came here."""
+        least, largest = self._range
+        if len(numbers) == 1 and not least <= numbers[0] <= largest:
+            return np.array([-1])
         held, rows = self._by_number
         at = np.searchsorted(held, numbers, side="right") - 1
         found: NDArray[np.int64] = np.where((at >= 0) & (held[at] == numbers), rows[at], -1)

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -439,6 +440,18 @@ def test_stats_count(shared: VideoIndex) -> None:
     assert stats["jobs"]["succeeded"] == 3
     assert (stats["model"], stats["fingerprint"], stats["unreadable"]) == ("fake", "fake-1", {})
     assert stats["bytes"]["catalogue"] > 0
+
+
+def test_stats_describe_the_shards_once_they_are_needed(tmp_path: Path, clips: dict[str, Path]) -> None:
+    with VideoIndex.open(tmp_path, FakeModel(), replace(CONFIG, store="int8")) as index:
+        index.add(clips["red"])
+        work_off(index)
+        assert index.stats()["shards"] is None
+        index.search_text("red")
+        shards = index.stats()["shards"]
+        assert shards.pop("bytes") > 0
+        expected = {"store": "int8", "segments": [1], "dead": 0, "sealed": 0, "mapped": 0, "coarse": 0}
+        assert shards == expected
 
 
 def test_jobs_can_be_listed_cancelled_and_tried_again(index: VideoIndex, clips: dict[str, Path]) -> None:

@@ -183,6 +183,22 @@ def test_damaged_features_are_found_after_the_start_and_read_again(
     assert num_read < 5
 
 
+def test_a_damaged_file_of_another_process_is_left_after_one_look(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    library = Library(tmp_path / "shards")
+    library.publish("a", "b", "c", "d")
+    library.kept()
+    other = Library(tmp_path / "shards", library.shelf)
+    damage(files(library)[0], -1, 0x10)
+    other.follow()
+    for _ in range(3):
+        other.upkeep.run_once()
+        other.follow()
+    assert ids(other.vectors.view()) == stored_ids(other)
+    assert (other.num_mapped, caplog.messages.count("shard_damaged")) == (0, 1)
+
+
 @pytest.mark.parametrize("options", [{"store": "int8"}, {"fingerprint": "another"}])
 def test_files_of_another_model_or_setting_are_not_used(library: Library, options: dict[str, object]) -> None:
     num_read, fresh = num_read_again(library, **options)
