@@ -28,6 +28,7 @@ from benchmarks.recall_truth import BEST, ExactTop
 from benchmarks.report import Row, Spread, at_least, print_rows
 from indexer.shards.centres import frame_centres
 from indexer.shards.coarse import Coarse, Recipe
+from indexer.shards.probes import recall_of
 from indexer.shards.view import FoundRows
 from model.kernels.block import FeatureBlock
 
@@ -305,6 +306,9 @@ def _about(
     ]
     for channel, facts in about.items():
         against = {name: float(facts[name]) for name in ("lists", "nprobe", "recall")}
+        searches = [getattr(coarse, f"by_{channel}") for coarse in (indexes[0], _with_all_lists(indexes[0]))]
+        found, wanted = (search(sentences.whole, 100, None).rows for search in searches)
+        against["recall of the sentences"] = float(recall_of(found, wanted).mean())
         rows.append(
             Row(f"{what}: share of the lists scanned, {channel}", facts["nprobe"] / facts["lists"], "of 1", against)
         )

@@ -16,7 +16,7 @@ from model.kernels.block import Rows
 
 Array = NDArray[np.float32]
 
-RECALL = 0.98
+RECALL = 0.99
 """Share of the best K of a scan of all lists that a scan of some should find, on average. A segment of the true top ten
 is as a rule far above the last of the K, and has two channels to be found by."""
 WORST_RECALL = 0.9
