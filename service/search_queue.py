@@ -18,7 +18,8 @@ from service.errors import SearchBusy
 
 T = TypeVar("T")
 
-RUNNING_PER_CORE = 4
+RUNNING_PER_CORE = 2
+"""More join larger batches, but their scoring then competes with the event loop, which answers /healthz."""
 RETRY_AFTER_S = 1
 
 
