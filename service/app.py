@@ -32,6 +32,9 @@ log = logging.getLogger("vidgrain.app")
 
 WEB = Path(__file__).parent / "web"
 
+PROBES = ("a video", "a clip")
+"""Encoded to see that the model works: two at once, which no cache answers."""
+
 # Swagger UI sets styles on elements, which the rule for our own page forbids.
 _DOCS_HEADERS = {
     "content-security-policy": f"{edge.SAFE_HEADERS['content-security-policy']}; style-src 'self' 'unsafe-inline'"
@@ -88,6 +91,7 @@ def create_app(settings: Settings, index: VideoIndex | None = None, *, worker: W
 
 def _state_of(settings: Settings, index: VideoIndex, worker: WatchedWorker | None) -> ServiceState:
     def probe() -> None:
+        index.model.encode_text(PROBES)
         index.search_text("a video", SearchOptions(top_k=1, candidates=1))
 
     wake = Wake(settings.redis_url)

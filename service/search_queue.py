@@ -18,7 +18,8 @@ from service.errors import SearchBusy
 
 T = TypeVar("T")
 
-RUNNING_PER_CORE = 4
+RUNNING_PER_CORE = 2
+"""More join larger batches, but their scoring then competes with the event loop, which answers /healthz."""
 RETRY_AFTER_S = 1
 
 
@@ -29,7 +30,7 @@ class SearchQueue:
     """
 
     def __init__(self, num_waiting: int, num_running: int | None = None) -> None:
-        num_running = num_running or RUNNING_PER_CORE * len(os.sched_getaffinity(0))
+        num_running = num_running or RUNNING_PER_CORE * _num_cores()
         self._threads = CapacityLimiter(num_running)
         self.num_places = num_running + num_waiting
         """Searches that may run or wait."""
@@ -45,11 +46,16 @@ class SearchQueue:
             )
         self._num_inside += 1
         try:
-            return await run_sync(_on_few_cores, search, limiter=self._threads)
+            return await run_sync(_limited, search, limiter=self._threads)
         finally:
             self._num_inside -= 1
 
 
-def _on_few_cores(search: Callable[[], T]) -> T:
+def _num_cores() -> int:
+    """Those that this process may run on; where the system doesn't say, all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _limited(search: Callable[[], T]) -> T:
     limit_this_thread()
     return search()

@@ -55,13 +55,14 @@ def serve(settings: Settings, listener: socket.socket, *, with_worker: bool) -> 
     """
     import uvicorn
 
-    from service.app import create_app
+    from service.app import PROBES, create_app
     from service.opening import open_index
 
     # uvicorn re-raises a caught signal once it has shut down; the `finally` block below must still run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with closing(listener), closing(open_index(settings)) as index:
         index.warm_up()
+        index.model.encode_text(PROBES)  # the first sentence settles the precision, which takes a second
         worker = WorkerProcess(worker_command(os.getpid()), settings.environment()) if with_worker else None
         app = create_app(settings, index, worker=worker)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S)
