@@ -11,15 +11,17 @@ from indexer.config import IndexConfig
 from indexer.defaults import HEARTBEATS_PER_LEASE
 from indexer.index import VideoIndex
 from model.importing import collector_paused
+from model.threads import SERVING_THREADS
 
 if TYPE_CHECKING:
     from model.types import VideoTextModel
     from service.settings import Settings
 
 
-def open_index(settings: Settings) -> VideoIndex:
+def open_index(settings: Settings, *, default_threads: int | None = SERVING_THREADS) -> VideoIndex:
     """The index that the settings name. Its model is loaded when something first needs it, or by `warm_up`.
 
+    default_threads: CPU threads of one model call where the settings don't say; None leaves the choice to torch.
     Raises: IndexerError.
     """
 
@@ -27,7 +29,7 @@ def open_index(settings: Settings) -> VideoIndex:
         with collector_paused():
             from service.query_model import load_query_model
 
-        return load_query_model(settings)
+        return load_query_model(settings, settings.torch_threads or default_threads)
 
     return VideoIndex.open(settings.data, load, index_config(settings))
 

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 
-def load_query_model(settings: Settings) -> VideoTextModel:
+def load_query_model(settings: Settings, num_threads: int | None) -> VideoTextModel:
     """A sentence is looked up in memory, then in Redis; what is new joins those that wait, and is encoded.
 
-    Raises: ModelError.
+    num_threads: CPU threads of one call, None leaves the choice to torch. Raises: ModelError.
     """
     from model.batching import JoinedText
     from model.query_cache import CachedText
     from model.registry import load_model
     from service.query_store import RedisQueries
 
-    limit_threads(settings.torch_threads)
+    limit_threads(num_threads)
     served = load_model(
         settings.model,
         device=settings.device,

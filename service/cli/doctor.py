@@ -174,9 +174,10 @@ def _data_folder(settings: Settings) -> Check:
 
 
 def _model(settings: Settings) -> Check:
+    from model.threads import SERVING_THREADS
     from service.query_model import load_query_model
 
-    model = load_query_model(settings)
+    model = load_query_model(settings, settings.torch_threads or SERVING_THREADS)
     spec = model.spec
     picture = np.full((1, spec.image_size, spec.image_size, 3), 128, dtype=np.uint8)
     sentence = model.encode_text(["a check"])

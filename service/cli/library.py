@@ -41,7 +41,8 @@ def index(
     files = list(find_videos(paths))
     if not files:
         raise typer.BadParameter(f"no video files in {', '.join(str(p) for p in paths)}")
-    with open_index(settings_of(data=data, model=model, device=device)) as opened:
+    settings = settings_of(data=data, model=model, device=device)
+    with open_index(settings, default_threads=None) as opened:
         report = index_files(opened, files, retry_failed=retry_failed)
     for failure in report.failed:
         stderr.print(f"failed: {failure}", markup=False, soft_wrap=True)

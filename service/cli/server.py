@@ -70,7 +70,7 @@ def worker(
     from service.opening import open_index
     from service.wake import Wake
 
-    index = open_index(settings)
+    index = open_index(settings, default_threads=None)
     wake = Wake(settings.redis_url)
 
     def give_back_the_job() -> None:

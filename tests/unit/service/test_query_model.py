@@ -12,7 +12,7 @@ from service.settings import Settings
 
 
 def test_sentences_are_the_models_own_and_known_ones_are_kept(tmp_path: Path) -> None:
-    model = load_query_model(Settings(data=tmp_path, device="cpu"))
+    model = load_query_model(Settings(data=tmp_path, device="cpu"), 1)
     bare = load_model("tiny", device="cpu")
     assert model.spec == bare.spec and model.resize == bare.resize
     alone = bare.encode_text(["a red circle"])
