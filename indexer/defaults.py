@@ -26,8 +26,11 @@ MAX_VIDEO_S = 6 * 3600.0
 MAX_QUERY_S = 600.0
 """Seconds of the longest clip that may be searched with."""
 
-CANDIDATES = 200
-"""Segments taken from each recall channel to be scored in full."""
+LEAST_CANDIDATES = 200
+"""Segments taken at least from each recall channel to be scored in full."""
+
+CANDIDATES_PER_ROOT = 3.0
+"""Segments taken from each recall channel for each square root of the number of segments (docs/decisions/0014)."""
 
 CPU_BUDGET_MS = 25.0
 """Milliseconds that scoring everything may take before a search recalls candidates, on a CPU."""

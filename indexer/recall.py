@@ -7,6 +7,7 @@ knows no model and no catalogue.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.cores import Cores
+from indexer.defaults import CANDIDATES_PER_ROOT, LEAST_CANDIDATES
 from indexer.shards.view import FoundRows, ShardView
 from model.kernels.block import Rows
 from model.kernels.panel import Array, Kernel, MixingArrays, Panel
@@ -43,6 +45,11 @@ class ShardRows:
     def count(self, shards: Sequence[ShardView]) -> int:
         """How many rows it names."""
         return len(shards[self.shard]) if self.rows is None else len(self.rows)
+
+
+def num_candidates(num_segments: int) -> int:
+    """How many candidates a channel gives for a library of this size, unless a search says."""
+    return max(LEAST_CANDIDATES, math.ceil(CANDIDATES_PER_ROOT * math.sqrt(num_segments)))
 
 
 def recall(

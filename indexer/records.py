@@ -14,8 +14,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.defaults import CANDIDATES
-
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JobStage = Literal["queued", "probe", "encode", "publish", "done"]
 VideoStatus = Literal["pending", "ready", "failed"]
@@ -208,8 +206,9 @@ class SearchOptions:
     """At most so many videos."""
     moments_per_video: int = 3
     recall: RecallMode = "auto"
-    candidates: int = CANDIDATES
-    """Segments that each recall channel gives to be scored in full, where recall is used."""
+    candidates: int | None = None
+    """Segments that each recall channel gives to be scored in full, where recall is used; None: by the library's size,
+    see recall.num_candidates."""
     filter: Mapping[str, Any] | None = None
     """As in catalogue/filters.py."""
     video_ids: tuple[str, ...] | None = None

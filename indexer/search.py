@@ -25,7 +25,7 @@ from indexer.hits import hits_of
 from indexer.joint import MOST_ROWS, JointScoring, parts
 from indexer.plan import SAMPLE_COPIES, SAMPLE_SEGMENTS, Costs, Plan, choose
 from indexer.ranking import Scored, gathered, rank
-from indexer.recall import RecallQuery, ShardRows, recall
+from indexer.recall import RecallQuery, ShardRows, num_candidates, recall
 from indexer.records import SearchAnswer, SearchOptions, Video
 from indexer.scoring import KernelScorer, ModelScorer, SegmentScorer
 from indexer.shards.rows import rows_allowed, rows_live, rows_of_video
@@ -112,7 +112,8 @@ class Searcher:
         allowed, num_allowed = _allowed(view, catalogue, options, without_video_id)
         plan = self._plan(query, name, scorer, view, options, num_allowed)
         clock.lap("plan")
-        rows = self._candidates(plan, wanted, scorer, view, allowed, options.candidates)
+        k = options.candidates or num_candidates(view.num_segments)
+        rows = self._candidates(plan, wanted, scorer, view, allowed, k)
         clock.lap("recall")
         scored = self._score(scorer, view, rows, len(query.mask), found)
         ranked = rank(scored, view.shards, options.top_k + SPARE_VIDEOS)
@@ -137,7 +138,7 @@ class Searcher:
                 "recall": plan.mode,
                 "recall_reason": plan.reason,
                 "exact_ms": plan.exact_ms,
-                "candidates": options.candidates,
+                "candidates": k,
                 "kernel": scorer.name,
                 "model": spec.name,
                 "fingerprint": spec.fingerprint,
@@ -246,7 +247,7 @@ def check_options(options: SearchOptions, spec: ModelSpec, *, query_is_clip: boo
     """The scorer to use. Call it before encoding the query, which is expensive. Raises: InvalidQuery, UnknownScorer."""
     for name, value, least in (
         ("top_k", options.top_k, 1),
-        ("candidates", options.candidates, 1),
+        ("candidates", 1 if options.candidates is None else options.candidates, 1),
         ("moments_per_video", options.moments_per_video, 0),
     ):
         if value < least:

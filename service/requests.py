@@ -143,7 +143,7 @@ class SearchFields(Body):
     filter: Filter | None = None
     video_ids: list[Text] | None = Field(None, max_length=10_000, description="Search these videos only.")
 
-    def options(self, default_candidates: int, *, include_self: bool = False) -> SearchOptions:
+    def options(self, default_candidates: int | None, *, include_self: bool = False) -> SearchOptions:
         """The index's own record of these fields."""
         return SearchOptions(
             top_k=self.top_k,

@@ -161,11 +161,13 @@ class Settings(BaseSettings):
         le=100_000,
         description="Searches that may wait for their turn; one more is refused with 429 and `search_busy`.",
     )
-    candidates: int = Field(
-        defaults.CANDIDATES,
+    candidates: int | None = Field(
+        None,
         ge=1,
         le=100_000,
-        description="Segments taken from each recall channel to be scored in full, unless a search names a number.",
+        description="Segments taken from each recall channel to be scored in full, unless a search names a number; "
+        f"empty: {defaults.CANDIDATES_PER_ROOT:g} times the square root of the number of segments, at least "
+        f"{defaults.LEAST_CANDIDATES}.",
     )
     store: Literal["fp16", "int8"] = Field(
         "fp16",
