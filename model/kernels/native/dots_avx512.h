@@ -53,6 +53,7 @@ struct Int8Vnni {
                          float* out) {
         multiply_columns<Int8Vnni>(rows, count, columns, scaling, corrections, out);
     }
+    static void finish(int, const Columns&, Scaling, float*) {}
 };
 
 }  // namespace

@@ -9,7 +9,7 @@ namespace {
 struct Workspace {
     Buffer<uint32_t> frames, pooled;  // rows in the form that is multiplied, where they aren't read in place
     Buffer<float> frame_scales, pooled_scales, corrections;
-    Buffer<float> sims;         // (F, stride) of one segment and query row
+    Buffer<float> sims;         // (2, F, stride): one segment and query row is scored while the next is multiplied
     Buffer<float> pooled_sims;  // (Q, kBlock, pooled stride)
     Buffer<Shares> shares;      // (Q,)
     Buffer<double> exact;
@@ -51,10 +51,8 @@ class Search {
             for (int i = 0; reads_frames && i < here;) {
                 const int end = stage_batch(i, here);
                 if (end == i) return kNoMemory;
-                for (; i < end; i++) {
-                    if (begin + i + kAhead < count_) ask_for_frames(row(begin + i + kAhead));
-                    score_segment(begin, i);
-                }
+                score_batch(begin, i, end);
+                i = end;
             }
             if (set_.scorer == kMean) finish_mean(begin, here);
             if (set_.scorer == kAosm && !finish_aosm(begin, here)) return kNoMemory;
@@ -111,7 +109,7 @@ class Search {
         Workspace& w = work_;
         const PackedRow& first = query_.rows[0];
         bool ok = w.frames.at_least(static_cast<int64_t>(padded) * first.frames.steps) &&
-                  w.pooled.at_least(static_cast<int64_t>(kBlock) * first.pooled.steps) && w.sims.at_least(area) &&
+                  w.pooled.at_least(static_cast<int64_t>(kBlock) * first.pooled.steps) && w.sims.at_least(2 * area) &&
                   w.corrections.at_least(padded) && w.frame_scales.at_least(padded) &&
                   w.pooled_scales.at_least(kBlock) && w.shares.at_least(set_.num_rows) &&
                   w.pooled_sims.at_least(static_cast<int64_t>(set_.num_rows) * kBlock * query_.max_pooled_stride);
@@ -130,12 +128,23 @@ class Search {
         return false;
     }
 
-    // Similarities of `count` rows with the columns of one query row, (count, stride).
+    // Similarities of `count` rows with the columns of one query row, (count, stride), in two steps: between them a unit
+    // of its own may still be multiplying.
+    void start_similarities(const uint32_t* rows, int count, const Columns& columns, const float* scales, float* out) {
+        Format::multiply(rows, count, columns, scaling_of(columns, scales), work_.corrections.data, out);
+    }
+
+    void end_similarities(int count, const Columns& columns, const float* scales, float* out) {
+        Format::finish(count, columns, scaling_of(columns, scales), out);
+    }
+
     void similarities(const uint32_t* rows, int count, const Columns& columns, const float* scales, float* out) {
-        Scaling scaling;
-        scaling.row_scales = scales;
-        if (Format::kHasScales) scaling.column_scales = columns.scales.data;
-        Format::multiply(rows, count, columns, scaling, work_.corrections.data, out);
+        start_similarities(rows, count, columns, scales, out);
+        end_similarities(count, columns, scales, out);
+    }
+
+    static Scaling scaling_of(const Columns& columns, const float* row_scales) {
+        return {nullptr, row_scales, Format::kHasScales ? columns.scales.data : nullptr};
     }
 
     // Sixteen pooled rows are one tile.
@@ -216,37 +225,54 @@ class Search {
             }
             scales = work_.frame_scales.data + at;
         }
-        staged_[i] = {rows, scales};
+        staged_[i] = {rows, scales, num_frames};
         return num_frames;
     }
 
-    void score_segment(int64_t begin, int i) {
-        const int num_frames = features_.frame_count[group_[i]];
-        for (int q = 0; q < set_.num_rows; q++) {
-            const PackedRow& row = query_.rows[q];
-            float* sims = work_.sims.data;
-            const int stride = row.frames.stride();
-            similarities(staged_[i].rows, num_frames, row.frames, staged_[i].scales, sims);
-            const int64_t at = q * count_ + begin + i;
-            switch (set_.scorer) {
-                case kAosm:
-                    aosm(query_, row, sims, stride, num_frames, pooled_sims(q, i), work_.sums, work_.shares.data[q], i);
-                    break;
-                case kMultiGrained: {
-                    float grains[4];
-                    multi_grained(sims, stride, num_frames, pooled_sims(q, i), grains);
-                    put(at, grains, 4);
-                    break;
-                }
-                case kMaxSim:
-                    out_[at] = max_sim(sims, stride, num_frames, row.num_words, row.word_bias.data);
-                    break;
-                case kMaxFrame:
-                    out_[at] = max_frame(sims, stride, num_frames);
-                    break;
-                default:
-                    relevance(sims, stride, num_frames, row.frames.count - 1, slots_, out_ + at * slots_);
+    // Segments i to end - 1 of the group with all query rows. The products of the next pair are begun before a pair is
+    // scored, so that the unit of AMX works on while vectors are exponentiated.
+    void score_batch(int64_t begin, int i, int end) {
+        const int num_queries = set_.num_rows, pairs = (end - i) * num_queries;
+        float* sims[2] = {work_.sims.data, work_.sims.data + work_.sims.capacity / 2 / kBlock * kBlock};
+        const auto start = [&](int pair) {
+            const Staged& staged = staged_[i + pair / num_queries];
+            const Columns& columns = query_.rows[pair % num_queries].frames;
+            start_similarities(staged.rows, staged.count, columns, staged.scales, sims[pair & 1]);
+        };
+        start(0);
+        for (int pair = 0; pair < pairs; pair++) {
+            if (pair + 1 < pairs) start(pair + 1);
+            const int slot = i + pair / num_queries, q = pair % num_queries;
+            const int64_t next = begin + slot + kAhead;
+            if (q == 0 && next < count_) ask_for_frames(row(next));
+            end_similarities(staged_[slot].count, query_.rows[q].frames, staged_[slot].scales, sims[pair & 1]);
+            score_pair(begin, slot, q, sims[pair & 1]);
+        }
+    }
+
+    // One segment of the group with one query row.
+    void score_pair(int64_t begin, int i, int q, const float* sims) {
+        const PackedRow& row = query_.rows[q];
+        const int stride = row.frames.stride(), num_frames = staged_[i].count;
+        const int64_t at = q * count_ + begin + i;
+        switch (set_.scorer) {
+            case kAosm:
+                aosm(query_, row, sims, stride, num_frames, pooled_sims(q, i), work_.sums, work_.shares.data[q], i);
+                break;
+            case kMultiGrained: {
+                float grains[4];
+                multi_grained(sims, stride, num_frames, pooled_sims(q, i), grains);
+                put(at, grains, 4);
+                break;
             }
+            case kMaxSim:
+                out_[at] = max_sim(sims, stride, num_frames, row.num_words, row.word_bias.data);
+                break;
+            case kMaxFrame:
+                out_[at] = max_frame(sims, stride, num_frames);
+                break;
+            default:
+                relevance(sims, stride, num_frames, row.frames.count - 1, slots_, out_ + at * slots_);
         }
     }
 
@@ -317,6 +343,7 @@ class Search {
     struct Staged {
         const uint32_t* rows;
         const float* scales;
+        int count;
     } staged_[kBlock] = {};
     int largest_ = kStagedRows;  // rows that there is room for
 };
