@@ -1,12 +1,12 @@
-"""What scoring costs: the compiled kernel on each path of this CPU beside the official arithmetic, MaxSim and the roofs.
+"""What scoring costs: the compiled kernel on each path of this CPU, the official arithmetic, MaxSim and the roofs.
 
     python -m benchmarks.kernels [--segments 100000] [--rounds 5] [--json]
 
 Random features with topics, F = 12, D = 512. A rerank takes K segments: warm ones, which were scored just before, or
 cold ones, chosen at random out of a library far larger than the caches. `exact` scores every segment. One thread and
-CPU time, unless a row says otherwise; ours and the peers in turn, medians. Peers: the official arithmetic (X-CLIP's code
-at 6b5344f: no masks, identity matrices multiplied, float32) and plain MaxSim in torch, which scores less, and in
-maxsim-cpu where that is installed. Roofs: reading the same bytes, and the path's multiply-add on registers.
+CPU time for reranks, wall time for `exact`; ours and the peers in turn, medians. Peers: the official arithmetic
+(X-CLIP at 6b5344f: no masks, identity matrices multiplied, float32) and plain MaxSim in torch, which scores less,
+and in maxsim-cpu where that is installed. Roofs: reading the same bytes, and the path's multiply-add on registers.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     library = Library(chosen.segments)
-    rows = reranks(library, chosen.rounds) + exact(library, chosen.rounds) + peaks(chosen.rounds)
+    peak_rows, peaks = multiply_adds(chosen.rounds)
+    rows = reranks(library, chosen.rounds) + exact(library, chosen.rounds, peaks) + peak_rows
     if chosen.queries:
         rows += ranks(library, chosen.queries)
     print_rows(rows, as_json=chosen.json)
@@ -158,8 +159,8 @@ def _rerank_rows(
     return rows
 
 
-def exact(library: Library, rounds: int) -> list[Row]:
-    """Every segment, with one thread and with two; wall time, which two threads are about."""
+def exact(library: Library, rounds: int, peaks: dict[str, Spread]) -> list[Row]:
+    """Every segment, with one thread and with two. peaks: multiply-adds by path and store, in 1e9 a second."""
     rng = np.random.default_rng(2)
     rows = []
     for sentence in SENTENCES[:2]:
@@ -187,8 +188,9 @@ def exact(library: Library, rounds: int) -> list[Row]:
                 what = f"exact {len(library):,}, {sentence.name}, {threads} thread{'s' * (threads > 1)}: {name}"
                 is_headline = threads == 2 and name.startswith(native.paths()[0])
                 against = {f"reading {store}": roof}
-                share = _roof_ms(name, store, sentence, len(library), threads, roof.median)
-                against |= {f"multiplying ({name})": share} if share > roof.median else {}
+                products = len(library) * (NUM_FRAMES + 1) * (sentence.words + 1) * DIM
+                share = products / peaks[name].median / 1e6 / threads
+                against["multiplying"] = share
                 ratio = max(share, roof.median) / ours.median
                 rows.append(Row(what, ours, "ms", against, ratio, at_least(0.5, "ratio") if is_headline else None))
                 if is_headline and sentence.words == 32:
@@ -197,10 +199,11 @@ def exact(library: Library, rounds: int) -> list[Row]:
     return rows
 
 
-def peaks(rounds: int) -> list[Row]:
-    """The multiply-add of each path on registers."""
+def multiply_adds(rounds: int) -> tuple[list[Row], dict[str, Spread]]:
+    """The multiply-add of each path on registers, as rows and by name."""
     calls = {f"{path} {store}": (lambda p=path, s=store: _peak(p, s)) for path in native.paths() for store in STORES}
-    return [Row(f"multiply-adds: {name}", s, "GMAC/s") for name, s in interleaved(calls, rounds).items()]
+    found = interleaved(calls, rounds)
+    return [Row(f"multiply-adds: {name}", spread, "GMAC/s") for name, spread in found.items()], found
 
 
 def ranks(library: Library, num_queries: int) -> list[Row]:
@@ -333,14 +336,6 @@ def _peak(path: native.PathName, store: Store) -> float:
     started = time.thread_time()
     done = kernel.peak(store, 200_000)
     return done / (time.thread_time() - started) / 1e9
-
-
-def _roof_ms(name: str, store: Store, sentence: Sentence, count: int, threads: int, floor: float) -> float:
-    """What the products alone would take, or the floor if that is more."""
-    path = name.split()[0]
-    macs = count * (NUM_FRAMES + 1) * (sentence.words + 1) * DIM
-    best = max(_peak(path, store) for _ in range(3))  # type: ignore[arg-type]
-    return max(floor, macs / best / 1e6 / threads)
 
 
 def _cpu_ms(call: Callable[[], object]) -> float:

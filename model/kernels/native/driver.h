@@ -67,7 +67,7 @@ class Search {
     // A few lines of segments that are staged next are asked for meanwhile: the CPU's own prefetcher takes them for the
     // start of a stream and brings more. Asking for every line was slower than asking for none, because the few
     // buffers for lines on their way were taken then.
-    static constexpr int kAhead = 4, kLineEvery = 1024;
+    static constexpr int kAhead = 4, kLineEvery = 2048;
 
     int64_t row(int64_t i) const { return rows_ ? rows_[i] : i; }
 
@@ -128,8 +128,8 @@ class Search {
         return false;
     }
 
-    // Similarities of `count` rows with the columns of one query row, (count, stride), in two steps: between them a unit
-    // of its own may still be multiplying.
+    // Similarities of `count` rows with the columns of one query row, (count, stride), in two steps: between them a
+    // unit of its own may still be multiplying.
     void start_similarities(const uint32_t* rows, int count, const Columns& columns, const float* scales, float* out) {
         Format::multiply(rows, count, columns, scaling_of(columns, scales), work_.corrections.data, out);
     }
