@@ -119,8 +119,10 @@ inline void amx_multiply(const uint32_t* rows, int count, const Columns& columns
 
 struct Fp16Amx : Fp16AsBf16 {
     static constexpr int kMaxThin = 0;
-    static void multiply(const uint32_t* rows, int count, const Columns& columns, Scaling scaling, float*, float* out) {
+    static void multiply(const uint32_t* rows, int count, const Columns& columns, Scaling, float*, float* out) {
         amx_multiply<Bf16Tiles>(rows, count, columns, out);
+    }
+    static void finish(int count, const Columns& columns, Scaling scaling, float* out) {
         if (!scaling.row_scales) return;
         const int stride = columns.stride();
         for (int m = 0; m < count; m++) {
@@ -138,8 +140,10 @@ struct Int8Amx : Int8Vnni {
     static float encode(const float* vector, int width, uint32_t* out, int steps) {
         return encode_int8(vector, width, out, steps, 0);
     }
-    static void multiply(const uint32_t* rows, int count, const Columns& columns, Scaling scaling, float*, float* out) {
+    static void multiply(const uint32_t* rows, int count, const Columns& columns, Scaling, float*, float* out) {
         amx_multiply<Int8Tiles>(rows, count, columns, out);
+    }
+    static void finish(int count, const Columns& columns, Scaling scaling, float* out) {
         const int stride = columns.stride();
         for (int m = 0; m < count; m++) {
             const Vec::F scale = Vec::all(scaling.row_scales ? scaling.row_scales[m] : 1.0f);

@@ -36,7 +36,7 @@ inline float encode_int8(const float* vector, int width, uint32_t* out, int step
     return scale;
 }
 
-// One byte a number, multiplied where it lies.
+// One byte a number, multiplied where it lies when a row is whole lines.
 struct Int8Vnni {
     static constexpr int kPerStep = 4, kBytes = 1, kMaxThin = 2;
     static constexpr bool kReadsInPlace = true, kHasScales = true, kHasSums = true;
@@ -53,6 +53,7 @@ struct Int8Vnni {
                          float* out) {
         multiply_columns<Int8Vnni>(rows, count, columns, scaling, corrections, out);
     }
+    static void finish(int, const Columns&, Scaling, float*) {}
 };
 
 }  // namespace

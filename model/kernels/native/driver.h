@@ -9,7 +9,7 @@ namespace {
 struct Workspace {
     Buffer<uint32_t> frames, pooled;  // rows in the form that is multiplied, where they aren't read in place
     Buffer<float> frame_scales, pooled_scales, corrections;
-    Buffer<float> sims;         // (F, stride) of one segment and query row
+    Buffer<float> sims;         // (2, F, stride): one segment and query row is scored while the next is multiplied
     Buffer<float> pooled_sims;  // (Q, kBlock, pooled stride)
     Buffer<Shares> shares;      // (Q,)
     Buffer<double> exact;
@@ -37,18 +37,22 @@ class Search {
           work_(workspace()) {}
 
     Outcome run() {
-        if (!make_room(16)) return kNoMemory;
+        if (!make_room(kStagedRows)) return kNoMemory;
         const bool reads_frames = set_.scorer != kMean;
         for (int64_t begin = 0; begin < count_; begin += kBlock) {
             const int here = static_cast<int>(count_ - begin < kBlock ? count_ - begin : kBlock);
             for (int i = 0; i < here; i++) {
-                const Outcome outcome = check(row(begin + i));
+                group_[i] = row(begin + i);
+                const Outcome outcome = check(group_[i]);
                 if (outcome != kDone) return outcome;
             }
-            score_pooled(begin, here);
-            for (int i = 0; i < here; i++) {
-                if (begin + i + kAhead < count_) prefetch(row(begin + i + kAhead));
-                if (reads_frames && !score_segment(begin, i)) return kNoMemory;
+            for (int64_t i = begin + kBlock; i < begin + 2 * kBlock && i < count_; i++) ask_for_pooled(row(i));
+            score_pooled(here);
+            for (int i = 0; reads_frames && i < here;) {
+                const int end = stage_batch(i, here);
+                if (end == i) return kNoMemory;
+                score_batch(begin, i, end);
+                i = end;
             }
             if (set_.scorer == kMean) finish_mean(begin, here);
             if (set_.scorer == kAosm && !finish_aosm(begin, here)) return kNoMemory;
@@ -57,7 +61,13 @@ class Search {
     }
 
  private:
-    static constexpr int kAhead = 1;  // segments whose frames are asked for before they are needed
+    // Rows that are staged in one go: rows that are read in place stay in the first cache. Many lines in order stream
+    // from memory at full speed; tiles alone would wait for a dozen lines at a time.
+    static constexpr int kStagedRows = 48;
+    // A few lines of segments that are staged next are asked for meanwhile: the CPU's own prefetcher takes them for the
+    // start of a stream and brings more. Asking for every line was slower than asking for none, because the few
+    // buffers for lines on their way were taken then.
+    static constexpr int kAhead = 4, kLineEvery = 2048;
 
     int64_t row(int64_t i) const { return rows_ ? rows_[i] : i; }
 
@@ -74,21 +84,32 @@ class Search {
                features_.first_frame[segment] * set_.width * Format::kBytes;
     }
 
-    // The rows of a segment, asked for from memory into the second cache while another is scored.
-    void prefetch(int64_t segment) const {
-        if (check(segment) != kDone || set_.scorer == kMean) return;
+    void ask_for_frames(int64_t segment) const {
+        if (check(segment) != kDone) return;
         const char* at = frames_of(segment);
         const int64_t size = static_cast<int64_t>(features_.frame_count[segment]) * set_.width * Format::kBytes;
-        for (int64_t i = 0; i < size; i += 64) __builtin_prefetch(at + i, 0, 2);
+        for (int64_t i = 0; i < size; i += kLineEvery) __builtin_prefetch(at + i, 0, 2);
+        if (features_.frame_scales) __builtin_prefetch(features_.frame_scales + features_.first_frame[segment], 0, 2);
     }
 
-    bool make_room(int frames) {
-        const int padded = round_up(frames, kBlock), stride = query_.max_stride;
+    // What is read of a segment sixteen segments from now.
+    void ask_for_pooled(int64_t segment) const {
+        if (segment < 0 || segment >= features_.num_segments) return;
+        __builtin_prefetch(features_.first_frame + segment, 0, 3);
+        __builtin_prefetch(features_.frame_count + segment, 0, 3);
+        const int64_t size = static_cast<int64_t>(set_.pooled_width) * Format::kBytes;
+        const char* at = static_cast<const char*>(features_.pooled) + segment * size;
+        for (int64_t i = 0; i < size; i += kLineEvery) __builtin_prefetch(at + i, 0, 2);
+        if (features_.pooled_scales) __builtin_prefetch(features_.pooled_scales + segment, 0, 3);
+    }
+
+    bool make_room(int rows) {
+        const int padded = round_up(rows, kBlock), stride = query_.max_stride;
         const int64_t area = static_cast<int64_t>(padded) * stride;
         Workspace& w = work_;
         const PackedRow& first = query_.rows[0];
         bool ok = w.frames.at_least(static_cast<int64_t>(padded) * first.frames.steps) &&
-                  w.pooled.at_least(static_cast<int64_t>(kBlock) * first.pooled.steps) && w.sims.at_least(area) &&
+                  w.pooled.at_least(static_cast<int64_t>(kBlock) * first.pooled.steps) && w.sims.at_least(2 * area) &&
                   w.corrections.at_least(padded) && w.frame_scales.at_least(padded) &&
                   w.pooled_scales.at_least(kBlock) && w.shares.at_least(set_.num_rows) &&
                   w.pooled_sims.at_least(static_cast<int64_t>(set_.num_rows) * kBlock * query_.max_pooled_stride);
@@ -107,22 +128,33 @@ class Search {
         return false;
     }
 
-    // Similarities of `count` rows with the columns of one query row, (count, stride).
+    // Similarities of `count` rows with the columns of one query row, (count, stride), in two steps: between them a
+    // unit of its own may still be multiplying.
+    void start_similarities(const uint32_t* rows, int count, const Columns& columns, const float* scales, float* out) {
+        Format::multiply(rows, count, columns, scaling_of(columns, scales), work_.corrections.data, out);
+    }
+
+    void end_similarities(int count, const Columns& columns, const float* scales, float* out) {
+        Format::finish(count, columns, scaling_of(columns, scales), out);
+    }
+
     void similarities(const uint32_t* rows, int count, const Columns& columns, const float* scales, float* out) {
-        Scaling scaling;
-        scaling.row_scales = scales;
-        if (Format::kHasScales) scaling.column_scales = columns.scales.data;
-        Format::multiply(rows, count, columns, scaling, work_.corrections.data, out);
+        start_similarities(rows, count, columns, scales, out);
+        end_similarities(count, columns, scales, out);
+    }
+
+    static Scaling scaling_of(const Columns& columns, const float* row_scales) {
+        return {nullptr, row_scales, Format::kHasScales ? columns.scales.data : nullptr};
     }
 
     // Sixteen pooled rows are one tile.
-    void score_pooled(int64_t begin, int here) {
+    void score_pooled(int here) {
         const int width = set_.pooled_width;
         if (query_.rows[0].pooled.count == 0) return;
         const int steps = query_.rows[0].pooled.steps;
         uint32_t* staged = work_.pooled.data;
         for (int i = 0; i < here; i++) {
-            const int64_t segment = row(begin + i);
+            const int64_t segment = group_[i];
             const char* from = static_cast<const char*>(features_.pooled) + segment * width * Format::kBytes;
             Format::stage(from, width, staged + static_cast<int64_t>(i) * steps, steps);
             const float scale = features_.pooled_scales ? features_.pooled_scales[segment] : 1.0f;
@@ -140,76 +172,108 @@ class Search {
                static_cast<int64_t>(i) * stride;
     }
 
+    // Reads one number of each line and drops it: the lines come into the cache.
+    static void touch(const char* from, int64_t size) {
+        for (int64_t i = 0; i < size; i += 64) static_cast<void>(*static_cast<const volatile char*>(from + i));
+    }
+
     // What makes a stored row a unit vector. The scale of int8 rows cancels out, but not where it isn't a number.
     static float unit_scale(const char* row, int width, float scale) {
         const float norm = Format::norm(row, width), poison = scale * 0.0f;
         return (norm > 1e-12f || norm != norm ? 1.0f / norm : 0.0f) + poison;
     }
 
-    // The frames of a segment in the form that is multiplied, and their scales in the workspace.
-    const uint32_t* stage_frames(int64_t segment, int num_frames, const float** scales) {
-        const int steps = query_.rows[0].frames.steps, width = set_.width;
+    // Brings the frames of segments first, first + 1, ... of the group into the form that is multiplied, as many as fit
+    // together, and returns the one after them; `first` itself where memory is short.
+    int stage_batch(int first, int here) {
+        int num_rows = 0, end = first;
+        for (; end < here; end++) {
+            const int frames = features_.frame_count[group_[end]];
+            if (end > first && num_rows + frames > kStagedRows) break;
+            num_rows += frames;
+        }
+        if (num_rows > largest_) {
+            largest_ = num_rows;
+            if (!make_room(num_rows)) return first;
+        }
+        num_rows = 0;
+        for (int i = first; i < end; i++) num_rows += stage(i, num_rows);
+        return end;
+    }
+
+    // The frames of one segment of the group, from row `at` of the workspace -> how many there are.
+    int stage(int i, int at) {
+        const int64_t segment = group_[i];
+        const int steps = query_.rows[0].frames.steps, width = set_.width, num_frames = features_.frame_count[segment];
         const char* from = frames_of(segment);
-        *scales = features_.frame_scales ? features_.frame_scales + features_.first_frame[segment] : nullptr;
-        const uint32_t* rows;
+        const uint32_t* rows = work_.frames.data + static_cast<int64_t>(at) * steps;
         if (Format::kReadsInPlace && width == steps * Format::kPerStep) {
             rows = reinterpret_cast<const uint32_t*>(from);
+            touch(from, static_cast<int64_t>(num_frames) * width * Format::kBytes);
         } else {
-            uint32_t* staged = work_.frames.data;
             for (int f = 0; f < num_frames; f++) {
                 Format::stage(from + static_cast<int64_t>(f) * width * Format::kBytes, width,
-                              staged + static_cast<int64_t>(f) * steps, steps);
+                              work_.frames.data + static_cast<int64_t>(at + f) * steps, steps);
             }
-            rows = staged;
         }
+        const float* scales =
+            features_.frame_scales ? features_.frame_scales + features_.first_frame[segment] : nullptr;
         if (!set_.has_unit_frames) {
             for (int f = 0; f < num_frames; f++) {
                 const char* row = from + static_cast<int64_t>(f) * width * Format::kBytes;
-                work_.frame_scales.data[f] = unit_scale(row, width, *scales ? (*scales)[f] : 1.0f);
+                work_.frame_scales.data[at + f] = unit_scale(row, width, scales ? scales[f] : 1.0f);
             }
-            *scales = work_.frame_scales.data;
+            scales = work_.frame_scales.data + at;
         }
-        return rows;
+        staged_[i] = {rows, scales, num_frames};
+        return num_frames;
     }
 
-    bool score_segment(int64_t begin, int i) {
-        const int64_t segment = row(begin + i);
-        const int num_frames = features_.frame_count[segment];
-        if (num_frames > largest_ && !grow(num_frames)) return false;
-        const float* scales;
-        const uint32_t* rows = stage_frames(segment, num_frames, &scales);
-        for (int q = 0; q < set_.num_rows; q++) {
-            const PackedRow& row = query_.rows[q];
-            float* sims = work_.sims.data;
-            const int stride = row.frames.stride();
-            similarities(rows, num_frames, row.frames, scales, sims);
-            const int64_t at = q * count_ + begin + i;
-            switch (set_.scorer) {
-                case kAosm:
-                    aosm(query_, row, sims, stride, num_frames, pooled_sims(q, i), work_.sums, work_.shares.data[q], i);
-                    break;
-                case kMultiGrained: {
-                    float grains[4];
-                    multi_grained(sims, stride, num_frames, pooled_sims(q, i), grains);
-                    put(at, grains, 4);
-                    break;
-                }
-                case kMaxSim:
-                    out_[at] = max_sim(sims, stride, num_frames, row.num_words, row.word_bias.data);
-                    break;
-                case kMaxFrame:
-                    out_[at] = max_frame(sims, stride, num_frames);
-                    break;
-                default:
-                    relevance(sims, stride, num_frames, row.frames.count - 1, slots_, out_ + at * slots_);
-            }
+    // Segments i to end - 1 of the group with all query rows. The products of the next pair are begun before a pair is
+    // scored, so that the unit of AMX works on while vectors are exponentiated.
+    void score_batch(int64_t begin, int i, int end) {
+        const int num_queries = set_.num_rows, pairs = (end - i) * num_queries;
+        float* sims[2] = {work_.sims.data, work_.sims.data + work_.sims.capacity / 2 / kBlock * kBlock};
+        const auto start = [&](int pair) {
+            const Staged& staged = staged_[i + pair / num_queries];
+            const Columns& columns = query_.rows[pair % num_queries].frames;
+            start_similarities(staged.rows, staged.count, columns, staged.scales, sims[pair & 1]);
+        };
+        start(0);
+        for (int pair = 0; pair < pairs; pair++) {
+            if (pair + 1 < pairs) start(pair + 1);
+            const int slot = i + pair / num_queries, q = pair % num_queries;
+            const int64_t next = begin + slot + kAhead;
+            if (q == 0 && next < count_) ask_for_frames(row(next));
+            end_similarities(staged_[slot].count, query_.rows[q].frames, staged_[slot].scales, sims[pair & 1]);
+            score_pair(begin, slot, q, sims[pair & 1]);
         }
-        return true;
     }
 
-    bool grow(int num_frames) {
-        largest_ = num_frames;
-        return make_room(num_frames);
+    // One segment of the group with one query row.
+    void score_pair(int64_t begin, int i, int q, const float* sims) {
+        const PackedRow& row = query_.rows[q];
+        const int stride = row.frames.stride(), num_frames = staged_[i].count;
+        const int64_t at = q * count_ + begin + i;
+        switch (set_.scorer) {
+            case kAosm:
+                aosm(query_, row, sims, stride, num_frames, pooled_sims(q, i), work_.sums, work_.shares.data[q], i);
+                break;
+            case kMultiGrained: {
+                float grains[4];
+                multi_grained(sims, stride, num_frames, pooled_sims(q, i), grains);
+                put(at, grains, 4);
+                break;
+            }
+            case kMaxSim:
+                out_[at] = max_sim(sims, stride, num_frames, row.num_words, row.word_bias.data);
+                break;
+            case kMaxFrame:
+                out_[at] = max_frame(sims, stride, num_frames);
+                break;
+            default:
+                relevance(sims, stride, num_frames, row.frames.count - 1, slots_, out_ + at * slots_);
+        }
     }
 
     void put(int64_t at, const float* grains, int count) {
@@ -254,11 +318,8 @@ class Search {
 
     bool again(int q, int64_t begin, int i, float* grains) {
         const PackedRow& packed = query_.rows[q];
-        const int64_t segment = row(begin + i);
-        const int num_frames = features_.frame_count[segment];
-        const float* scales;
-        const uint32_t* rows = stage_frames(segment, num_frames, &scales);
-        similarities(rows, num_frames, packed.frames, scales, work_.sims.data);
+        const int num_frames = stage(i, 0);
+        similarities(staged_[i].rows, num_frames, packed.frames, staged_[i].scales, work_.sims.data);
         double exact[kNumAttended];
         if (!aosm_exactly(query_, packed, work_.sims.data, packed.frames.stride(), num_frames, pooled_sims(q, i),
                           work_.exact, exact))
@@ -278,7 +339,13 @@ class Search {
     const int slots_;
     float* const out_;
     Workspace& work_;
-    int largest_ = 16;
+    int64_t group_[kBlock] = {};  // the segments that are being scored
+    struct Staged {
+        const uint32_t* rows;
+        const float* scales;
+        int count;
+    } staged_[kBlock] = {};
+    int largest_ = kStagedRows;  // rows that there is room for
 };
 
 }  // namespace

@@ -79,6 +79,7 @@ struct Fp16AsFloat {
                          float* out) {
         multiply_columns<Fp16AsFloat>(rows, count, columns, scaling, corrections, out);
     }
+    static void finish(int, const Columns&, Scaling, float*) {}
 };
 
 // One byte a number, widened to floats: where there is no instruction for products of bytes.
@@ -99,6 +100,7 @@ struct Int8AsFloat {
                          float* out) {
         multiply_columns<Int8AsFloat>(rows, count, columns, scaling, corrections, out);
     }
+    static void finish(int, const Columns&, Scaling, float*) {}
 };
 
 // The functions of a path, one format for each store.

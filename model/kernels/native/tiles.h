@@ -6,7 +6,7 @@
 namespace {
 
 // Multiply-add on floats; the other kinds are declared by the paths that have them. An accumulator becomes a float by
-// `value`, given what is added to it beforehand (see Int8Dot in path_avx512.h).
+// `value`, given what is added to it beforehand (see Int8Dot in dots_avx512.h).
 struct FloatDot {
     using Acc = Vec::F;
     using Words = Vec::F;
