@@ -219,7 +219,7 @@ def _with_coarse(coarse: CoarseIndex, now: Sequence[SealedShard]) -> SealedShard
 
 def _moved(written: SealedShard, now: Sequence[SealedShard]) -> SealedShard:
     """The shard in the memory of its file, with what is dead by now."""
-    return replace(now[0], parts=written.parts, backing=written.backing, coarse=written.coarse)
+    return replace(now[0], parts=written.parts, backing=written.backing, coarse=written.coarse or now[0].coarse)
 
 
 def _step_back() -> None:
