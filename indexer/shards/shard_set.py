@@ -140,6 +140,8 @@ class ShardSet:
         state = self._state
         seqs = np.zeros(len(numbers), dtype=np.int64)
         for shard in state.sealed:
+            if not shard.parts.may_have(numbers):
+                continue
             rows = shard.find(numbers)
             seqs[rows >= 0] = shard.parts.videos.features_seq[rows[rows >= 0]]
         rows = state.open.find(numbers)
@@ -226,7 +228,7 @@ def _knowledge(view: IndexView) -> Knowledge:
 
 
 def _view(state: _State, knowledge: Knowledge) -> IndexView:
-    shards = [shard.view() for shard in state.sealed]
+    shards = [shard.view for shard in state.sealed]
     if len(state.open):
         shards.append(state.open.view())
     return IndexView(

@@ -203,9 +203,7 @@ class Upkeep:
 
 def _as_now(whole: SealedShard, old: Sequence[SealedShard], now: Sequence[SealedShard]) -> SealedShard | None:
     """A shard made of what was live, without what has been removed since; None if nothing is left."""
-    is_live = np.concatenate(
-        [rows_live(still.view())[rows_live(was.view())] for was, still in zip(old, now, strict=True)]
-    )
+    is_live = np.concatenate([rows_live(still.view)[rows_live(was.view)] for was, still in zip(old, now, strict=True)])
     if is_live.all():
         return whole
     num_videos = sum(still.num_videos for still in now)
