@@ -169,13 +169,6 @@ class ShardSet:
                 changed = self._with_sealed_open(changed)
             self._state = replace(changed, view=_view(changed, knowledge))
 
-    def seal(self) -> None:
-        """Seal the open shard if anything is in it."""
-        with self._changing:
-            if len(self._state.open):
-                changed = self._with_sealed_open(self._state)
-                self._state = replace(changed, view=_view(changed, _knowledge(changed.view)))
-
     def swap(self, old: Sequence[SealedShard], build: Callable[[Sequence[SealedShard]], SealedShard | None]) -> bool:
         """Put what `build` makes in the place of sealed shards.
 
