@@ -298,7 +298,7 @@ def peak_bytes() -> int:
 def opened_apart(folder: Path, store: Store, *, with_files: bool) -> dict[str, float]:
     """The same in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.shards", "--store", store, "--open", str(folder)]
-    done = subprocess.run([*command, *["--without-files"] * (not with_files)], check=True, capture_output=True)
+    done = subprocess.run([*command, *["--without-files"] * (not with_files)], check=True, stdout=subprocess.PIPE)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 

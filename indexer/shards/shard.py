@@ -67,18 +67,20 @@ class ShardParts:
         """The least and the largest number."""
         return int(self.videos.numbers.min()), int(self.videos.numbers.max())
 
+    def may_have(self, numbers: NDArray[np.int64]) -> bool:
+        """Whether any of these videos can be here, by the range of the numbers: quick, where most shards have none."""
+        least, largest = self._range
+        return len(numbers) > 0 and bool(numbers.min() <= largest and numbers.max() >= least)
+
     def find(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The newest row of each video, -1 for those that never came here."""
-        least, largest = self._range
-        if len(numbers) == 1 and not least <= numbers[0] <= largest:
-            return np.array([-1])
         held, rows = self._by_number
         at = np.searchsorted(held, numbers, side="right") - 1
         found: NDArray[np.int64] = np.where((at >= 0) & (held[at] == numbers), rows[at], -1)
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SealedShard:
     """A shard that takes no more videos, at one moment."""
 
@@ -101,8 +103,9 @@ class SealedShard:
     def __len__(self) -> int:
         return len(self.parts.block)
 
+    @cached_property
     def view(self) -> ShardView:
-        """What a search reads."""
+        """What a search reads; the same object for as long as nothing changes."""
         parts = self.parts
         return ShardView(parts.segments, parts.videos, parts.block, self.is_live, self.num_live, self.coarse)
 
@@ -112,6 +115,8 @@ class SealedShard:
 
     def without(self, numbers: NDArray[np.int64]) -> SealedShard:
         """The same shard, without those of the videos that are live in it."""
+        if not self.parts.may_have(numbers):
+            return self
         found = self.find(numbers)
         video_rows = found[found >= 0]
         if not len(video_rows):
@@ -162,7 +167,7 @@ def merged(shards: Sequence[SealedShard]) -> SealedShard:
     """One shard with copies of what is live in several, in their order; at least one segment must be live."""
     parts = [shard.parts for shard in shards]
     blocks = [part.block for part in parts]
-    rows = [rows_live(shard.view()) for shard in shards]
+    rows = [rows_live(shard.view) for shard in shards]
     frames = [np.repeat(live, block.num_frames) for live, block in zip(rows, blocks, strict=True)]
     held = [live[part.videos.first_row] for live, part in zip(rows, parts, strict=True)]
     num_rows = _joined([part.videos.num_rows for part in parts], held)

@@ -72,7 +72,10 @@ class Part:
 class ShardFile:
     """A mapped file. Its memory lives as long as an array of it does, also after the file was deleted."""
 
-    def __init__(self, name: str, head_crc32: int, arrays: Parts, parts: tuple[Part, ...], is_checked: bool) -> None:
+    def __init__(
+        self, name: str, head_crc32: int, memory: mmap.mmap, arrays: Parts, parts: tuple[Part, ...], is_checked: bool
+    ) -> None:
+        self._memory = memory
         self.name = name
         self.head_crc32 = head_crc32
         """Of the head, which has the checksums of all parts: it names the content."""
@@ -93,6 +96,13 @@ class ShardFile:
     def coarse(self) -> dict[str, NDArray[np.uint8]]:
         """The parts of the coarse index, {} if the file has none."""
         return {name.removeprefix(COARSE): array for name, array in self.arrays.items() if name.startswith(COARSE)}
+
+    def release_coarse(self) -> None:
+        """Give back the memory of the coarse index's parts; pages that are still used are mapped again when needed."""
+        for part in self._parts:
+            first = part.offset - part.offset % mmap.PAGESIZE
+            if part.name.startswith(COARSE) and part.size_bytes and hasattr(mmap, "MADV_DONTNEED"):
+                self._memory.madvise(mmap.MADV_DONTNEED, first, part.offset + part.size_bytes - first)
 
     def tables(self) -> tuple[SegmentTable, VideoTable, FeatureBlock]:
         """The parts of the shard, in the file's memory."""
@@ -162,7 +172,7 @@ def map_shard(folder: int, name: str, layout: Layout, *, is_checked: bool = Fals
         if part.name not in LARGE and _crc32(arrays[part.name]) != part.crc32:
             raise DamagedShard(f"its part {part.name} is damaged")
     _check_layout(arrays, layout)
-    return ShardFile(name, crc32, arrays, parts, is_checked)
+    return ShardFile(name, crc32, memory, arrays, parts, is_checked)
 
 
 def _array(memory: mmap.mmap, part: Part) -> NDArray[Any]:

@@ -140,6 +140,8 @@ class ShardSet:
         state = self._state
         seqs = np.zeros(len(numbers), dtype=np.int64)
         for shard in state.sealed:
+            if not shard.parts.may_have(numbers):
+                continue
             rows = shard.find(numbers)
             seqs[rows >= 0] = shard.parts.videos.features_seq[rows[rows >= 0]]
         rows = state.open.find(numbers)
@@ -166,13 +168,6 @@ class ShardSet:
             if len(opened) >= (self.sizes.open_segments if seal_at is None else seal_at):
                 changed = self._with_sealed_open(changed)
             self._state = replace(changed, view=_view(changed, knowledge))
-
-    def seal(self) -> None:
-        """Seal the open shard if anything is in it."""
-        with self._changing:
-            if len(self._state.open):
-                changed = self._with_sealed_open(self._state)
-                self._state = replace(changed, view=_view(changed, _knowledge(changed.view)))
 
     def swap(self, old: Sequence[SealedShard], build: Callable[[Sequence[SealedShard]], SealedShard | None]) -> bool:
         """Put what `build` makes in the place of sealed shards.
@@ -226,7 +221,7 @@ def _knowledge(view: IndexView) -> Knowledge:
 
 
 def _view(state: _State, knowledge: Knowledge) -> IndexView:
-    shards = [shard.view() for shard in state.sealed]
+    shards = [shard.view for shard in state.sealed]
     if len(state.open):
         shards.append(state.open.view())
     return IndexView(

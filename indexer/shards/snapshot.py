@@ -222,10 +222,11 @@ class Snapshots:
         if self._coarse is None or not parts:
             return shard
         try:
-            return replace(shard, coarse=self._coarse.open(parts))
+            shard = replace(shard, coarse=self._coarse.open(parts))
         except VidgrainError as error:
             log.warning("coarse_ignored", extra={"shard": file.name, "reason": str(error)})
-            return shard
+        file.release_coarse()
+        return shard
 
     def _is_still_there(self, descriptor: int) -> bool:
         """Whether the folder is the one that was taken, and not another in its place."""

@@ -203,9 +203,7 @@ class Upkeep:
 
 def _as_now(whole: SealedShard, old: Sequence[SealedShard], now: Sequence[SealedShard]) -> SealedShard | None:
     """A shard made of what was live, without what has been removed since; None if nothing is left."""
-    is_live = np.concatenate(
-        [rows_live(still.view())[rows_live(was.view())] for was, still in zip(old, now, strict=True)]
-    )
+    is_live = np.concatenate([rows_live(still.view)[rows_live(was.view)] for was, still in zip(old, now, strict=True)])
     if is_live.all():
         return whole
     num_videos = sum(still.num_videos for still in now)
@@ -219,7 +217,7 @@ def _with_coarse(coarse: CoarseIndex, now: Sequence[SealedShard]) -> SealedShard
 
 def _moved(written: SealedShard, now: Sequence[SealedShard]) -> SealedShard:
     """The shard in the memory of its file, with what is dead by now."""
-    return replace(now[0], parts=written.parts, backing=written.backing, coarse=written.coarse)
+    return replace(now[0], parts=written.parts, backing=written.backing, coarse=written.coarse or now[0].coarse)
 
 
 def _step_back() -> None:

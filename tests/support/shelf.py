@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ class MemoryShelf:
         self._seqs: dict[str, int] = {}
         self._seq = 0
         self._next_segment_id = 1
+        self._lock = threading.RLock()
         self._numbers: dict[str, int] = {}
         self._tokens: list[str] = []
         self._features_seqs: dict[str, int] = {}
@@ -27,23 +29,27 @@ class MemoryShelf:
 
     def publish(self, video_id: str, segments: Sequence[SegmentFeatures]) -> None:
         """Make a video searchable, or replace its segments; ids of segments never come back."""
-        first = self._next_segment_id
-        self._next_segment_id += len(segments)
-        self._segments[video_id] = tuple(
-            StoredSegment(first + position, video_id, position, features) for position, features in enumerate(segments)
-        )
-        self._numbers.setdefault(video_id, len(self._numbers) + 1)
-        self._announce(video_id)
-        self._features_seqs[video_id] = self._seq
+        with self._lock:
+            first = self._next_segment_id
+            self._next_segment_id += len(segments)
+            self._segments[video_id] = tuple(
+                StoredSegment(first + position, video_id, position, features)
+                for position, features in enumerate(segments)
+            )
+            self._numbers.setdefault(video_id, len(self._numbers) + 1)
+            self._announce(video_id)
+            self._features_seqs[video_id] = self._seq
 
     def remove(self, video_id: str) -> None:
         """Leave a tombstone."""
-        del self._segments[video_id]
-        self._announce(video_id)
+        with self._lock:
+            del self._segments[video_id]
+            self._announce(video_id)
 
     def touch(self, video_id: str) -> None:
         """A new title, say: the segments keep their ids but come later in the feed."""
-        self._announce(video_id)
+        with self._lock:
+            self._announce(video_id)
 
     def _announce(self, video_id: str) -> None:
         self._seq += 1
@@ -54,7 +60,8 @@ class MemoryShelf:
 
     @contextmanager
     def snapshot(self) -> Iterator[MemoryShelf]:
-        yield self
+        with self._lock:  # what one transaction sees
+            yield self
 
     def num_stored(self) -> int:
         return sum(map(len, self._segments.values()))

@@ -31,6 +31,7 @@ from indexer.index import VideoIndex
 from indexer.records import SearchAnswer, SearchOptions, StoredSegment
 from indexer.storage import ReceivedFile
 from model.types import TextFeatures
+from tests.support.catalogues import MEDIA, Catalogue, add, claim, features
 from tests.support.clips import solid_clip, write_clip
 from tests.support.fakes import COLOURS, FakeModel
 
@@ -360,6 +361,26 @@ def test_a_warm_index_follows_what_others_publish_without_a_search(tmp_path: Pat
         assert ids(index.search_text("red")) == [red]
         other.remove(red)
         assert index.search_text("red").hits == ()
+
+
+def test_a_warm_index_keeps_large_shards_in_files_for_the_next_start(tmp_path: Path) -> None:
+    with Catalogue(tmp_path / "catalogue.sqlite") as catalogue:
+        catalogue.bind_model(FakeModel().spec)
+        add(catalogue, "long")
+        catalogue.publish(claim(catalogue), MEDIA, features(8200, num_frames=1), FakeModel().spec.fingerprint)
+    answers = []
+    for _ in range(2):
+        with VideoIndex.open(tmp_path, FakeModel(), CONFIG) as index:
+            index.warm_up()
+            ends_s = time.monotonic() + 60
+            while not index.stats()["shards"]["mapped"] and time.monotonic() < ends_s:
+                time.sleep(0.05)
+            shards = index.stats()["shards"]
+            assert (shards["segments"], shards["sealed"], shards["mapped"], shards["coarse"]) == ([8200], 1, 1, 1)
+            (hit,) = index.search_text("red").hits
+            answers.append((hit.score, hit.moments))
+        assert len(list((tmp_path / "shards").glob("*.shard"))) == 1
+    assert answers[0] == answers[1]
 
 
 def test_a_lost_catalogue_beside_uploaded_videos_is_not_replaced_by_an_empty_one(

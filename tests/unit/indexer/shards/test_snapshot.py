@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.shards.snapshot import MANIFEST
+from indexer.errors import CatalogueUnreadable
+from indexer.shards.coarse import Coarse
+from indexer.shards.snapshot import MANIFEST, CoarseMaker
 from model.kernels.block import Store
-from tests.support.shards import CountedShelf, FakeCoarse, Library
+from tests.support.shards import DIM, FAKE_COARSE, CountedShelf, FakeCoarse, Library
 from tests.support.views import check, held, ids
 
 NAMES = tuple(f"v{number}" for number in range(20))
@@ -277,6 +279,36 @@ def test_one_process_writes_and_another_may_read(library: Library) -> None:
     library.close()
     other.upkeep.run_once()
     assert len(files(library)) == other.num_mapped == len(other.sealed)
+
+
+def test_a_real_coarse_index_finds_the_same_out_of_a_file(tmp_path: Path) -> None:
+    maker = CoarseMaker(lambda shard: Coarse.build(shard.parts.block, has_frame_recall=True), Coarse.from_parts)
+    library = Library(tmp_path / "shards", coarse=maker)
+    library.publish(*NAMES)
+    library.kept()
+    fresh = library.again(coarse=maker)
+    queries = np.random.default_rng(0).standard_normal((3, DIM)).astype(np.float32)
+    for old, new in zip(library.vectors.view().shards, fresh.vectors.view().shards, strict=True):
+        assert old.coarse is not None and new.coarse is not None and old.coarse is not new.coarse
+        for name in ("by_pooled", "by_frames"):
+            before, after = (getattr(shard.coarse, name)(queries, 5, None) for shard in (old, new))
+            assert (before.rows == after.rows).all() and (before.scores == after.scores).all()
+
+
+def test_a_coarse_index_that_cannot_be_read_is_built_again(library: Library, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(_: object) -> FakeCoarse:
+        raise CatalogueUnreadable("another format")
+
+    num_read, fresh = num_read_again(library, coarse=CoarseMaker(FAKE_COARSE.build, refuse))
+    assert num_read < 5 and "coarse_ignored" in caplog.messages
+    assert [shard.coarse for shard in fresh.sealed] == [None] * len(fresh.sealed)
+    old = files(library)
+    fresh.upkeep.run_once()
+    assert all(isinstance(shard.coarse, FakeCoarse) for shard in fresh.sealed)
+    new = files(library)
+    assert not set(old) & set(new), "and written again"
+    fresh.upkeep.run_once()
+    assert files(library) == new, "once"
 
 
 def test_a_small_index_makes_no_folder(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from indexer.errors import BackendMissing
 from indexer.shards.shard import SealedShard
+from indexer.shards.shard_file import Stopped
 from indexer.shards.snapshot import CoarseMaker
 from tests.support.shards import FAKE_COARSE, FakeCoarse, Library
 from tests.support.shelf import random_features
@@ -138,6 +139,17 @@ def test_a_full_disk_is_reported_and_tried_again_later(library: Library, caplog:
     library.snapshots.write = write  # type: ignore[method-assign]
     library.upkeep.run_once()
     assert library.num_mapped == 1
+
+
+def test_a_stop_gives_up_the_writing_of_a_file(library: Library) -> None:
+    add(library, 0, 16)
+    looks = iter(range(5))
+    library.upkeep._go_on = lambda: next(looks, None) is not None  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        library.upkeep.run_once()
+    assert library.num_mapped == 0
+    assert not library.folder.exists() or not list(library.folder.iterdir())
+    assert ids(library.vectors.view()) == stored_ids(library)
 
 
 def test_readers_see_whole_videos_while_everything_changes(library: Library) -> None:
