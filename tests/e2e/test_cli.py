@@ -272,7 +272,18 @@ def test_doctor_finds_all_well_and_says_what_is_not(vidgrain: Any) -> None:
     well = vidgrain("doctor", "--json")
     checks = {c["name"]: c for c in well.json["checks"]}
     assert well.status == 0, [c for c in checks.values() if c["status"] == "fail"]
-    assert {"python", "packages", "faiss", "device", "decoder", "data folder", "model", "index", "redis"} == set(checks)
+    assert {
+        "python",
+        "packages",
+        "faiss",
+        "device",
+        "kernel",
+        "decoder",
+        "data folder",
+        "model",
+        "index",
+        "redis",
+    } == set(checks)
     assert "read the right frames" in checks["decoder"]["found"]
 
     ill = vidgrain("doctor", "--model", "no-such-model")
