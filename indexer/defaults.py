@@ -26,7 +26,7 @@ MAX_VIDEO_S = 6 * 3600.0
 MAX_QUERY_S = 600.0
 """Seconds of the longest clip that may be searched with."""
 
-LEAST_CANDIDATES = 200
+LEAST_CANDIDATES = 300
 """Segments taken at least from each recall channel to be scored in full."""
 
 CANDIDATES_PER_ROOT = 3.0

@@ -83,7 +83,7 @@ def test_the_answer_says_what_was_done() -> None:
         "recall": "exact",
         "recall_reason": "As asked: 4 segments.",
         "exact_ms": None,
-        "candidates": 200,
+        "candidates": 300,
         "kernel": "model on cpu",
         "model": "fake",
         "fingerprint": "fake-1",
