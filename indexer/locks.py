@@ -1,4 +1,4 @@
-"""A lock that the standard library lacks: one holder among all processes of a folder. It knows no purpose of its own."""
+"""A lock that the standard library lacks: one holder among all processes of a folder. It knows no purpose."""
 
 from __future__ import annotations
 
