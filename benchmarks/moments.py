@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.machine import describe_machine
-from indexer.moments import find_moments
+from indexer.search.moments import find_moments
 from model.datasets.shapes import held_out
 from model.kernels.aosm_reference import attend
 from model.registry import load_model

@@ -19,9 +19,9 @@ import torch
 from benchmarks.chart import log_chart
 from benchmarks.report import Row, Spread, at_least, at_most, interleaved, print_rows
 from benchmarks.synthetic import Library, library, sentences
-from indexer.cores import Cores
 from indexer.records import RecallMode, SearchOptions
-from indexer.search import Searcher
+from indexer.search.cores import Cores
+from indexer.search.searcher import Searcher
 from indexer.shards.coarse import Coarse
 from model.kernels.aosm_reference import TEMPERATURE, Mixing, four_grains
 from model.kernels.block import FeatureBlock, Store, gather

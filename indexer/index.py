@@ -222,8 +222,8 @@ class VideoIndex:
         Raises: EmptyQuery, QueryTooLong, InvalidQuery for options out of bounds, UnknownScorer.
         """
         spec = self.model.spec  # the model is loaded before what imports torch as well
-        from indexer.queries import checked_text
-        from indexer.search import check_options
+        from indexer.search.queries import checked_text
+        from indexer.search.searcher import check_options
 
         text = checked_text(query)
         check_options(options, spec, query_is_clip=False)
@@ -245,7 +245,7 @@ class VideoIndex:
 
         Raises: InvalidQuery, UnknownScorer, MediaError, DecodeBusy.
         """
-        from indexer.search import check_options
+        from indexer.search.searcher import check_options
 
         check_options(options, self.model.spec, query_is_clip=True)
         started = time.perf_counter()
@@ -264,8 +264,8 @@ class VideoIndex:
         A range too short to hold a stored frame is read from the file. Raises: NotFound, InvalidQuery if the
         video isn't indexed yet or the range is empty, UnknownScorer, MediaError, DecodeBusy.
         """
-        from indexer.queries import checked_range, stored_features
-        from indexer.search import check_options
+        from indexer.search.queries import checked_range, stored_features
+        from indexer.search.searcher import check_options
 
         check_options(options, self.model.spec, query_is_clip=True)
         started = time.perf_counter()
@@ -402,7 +402,7 @@ class VideoIndex:
         return video.path
 
     def _clip(self, path: Path, start_s: float | None, end_s: float | None) -> VideoFeatures:
-        from indexer.queries import clip_features
+        from indexer.search.queries import clip_features
 
         with self._clips.turn() as source:
             return clip_features(

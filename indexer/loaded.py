@@ -25,7 +25,7 @@ from indexer.vectors import VectorIndex
 from model.types import ModelSpec, VideoTextModel
 
 if TYPE_CHECKING:
-    from indexer.search import Searcher
+    from indexer.search.searcher import Searcher
 
 
 class LoadedParts:
@@ -100,7 +100,7 @@ class LoadedParts:
         """What answers queries, with the kernel that scores. Raises: as `model`."""
         with self._lock:
             if self._searcher is None:
-                from indexer.search import Searcher
+                from indexer.search.searcher import Searcher
                 from model.kernels.choose import best_kernel
 
                 device = self.model.device

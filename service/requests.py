@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import to_json
 
-from indexer.queries import MAX_QUERY_CHARS
 from indexer.records import JobStatus, RecallMode, SearchOptions, VideoStatus
+from indexer.search.queries import MAX_QUERY_CHARS
 from model.scorers import SCORERS
 
 MAX_METADATA_BYTES = 64 * 1024

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from indexer.pipeline import encode_batch
-from indexer.recall import RecallQuery, recall
 from indexer.records import Frames, SearchOptions, SegmentPlan
+from indexer.search.recall import RecallQuery, recall
 from indexer.vectors import VectorIndex
 from model.served_model import ServedModel
 from model.spec import build_spec

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from indexer.cores import Cores
 from indexer.records import SearchAnswer, SearchOptions
-from indexer.search import SearchedCatalogue, Searcher
+from indexer.search.cores import Cores
+from indexer.search.searcher import SearchedCatalogue, Searcher
 from indexer.vectors import VectorIndex
 from model.kernels.torch_kernel import TorchKernel
 from model.types import Query, VideoTextModel

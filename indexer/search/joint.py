@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.cores import Cores
-from indexer.scoring import SegmentScorer
+from indexer.search.cores import Cores
+from indexer.search.scoring import SegmentScorer
 from indexer.shards.view import IndexView, ShardView
 from model.batching import Joiner
 from model.kernels.block import Rows

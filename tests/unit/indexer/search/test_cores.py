@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from indexer.cores import Cores
+from indexer.search.cores import Cores
 
 
 def test_results_come_in_the_order_of_the_items() -> None:

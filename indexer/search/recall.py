@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.cores import Cores
 from indexer.defaults import CANDIDATES_PER_ROOT, LEAST_CANDIDATES
+from indexer.search.cores import Cores
 from indexer.shards.view import FoundRows, ShardView
 from model.kernels.block import Rows
 from model.kernels.panel import Array, Kernel, MixingArrays, Panel

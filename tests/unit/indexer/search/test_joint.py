@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.joint import JointScoring
+from indexer.search.joint import JointScoring
 from indexer.shards.view import IndexView
 from model.kernels.aosm_reference import Mixing
 from model.kernels.panel import Array, Panel, PreparedQuery
@@ -16,7 +16,7 @@ from model.kernels.torch_kernel import TorchKernel
 from model.panels import panel_of
 from model.types import TextFeatures
 from tests.support.searching import CORES, KERNEL
-from tests.unit.indexer.test_recall import DIM, SLOTS, shard_of, unit
+from tests.unit.indexer.search.test_recall import DIM, SLOTS, shard_of, unit
 
 WORDS = 6
 

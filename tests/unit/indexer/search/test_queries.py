@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.queries import stored_features
 from indexer.records import SegmentFeatures, StoredSegment
+from indexer.search.queries import stored_features
 from model.transformer import pool
 
 SLOTS = 4

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from indexer.records import RecallMode
-from indexer.scoring import SegmentScorer
+from indexer.search.scoring import SegmentScorer
 from model.kernels.block import FeatureBlock
 
 SAMPLE_SEGMENTS = 1024

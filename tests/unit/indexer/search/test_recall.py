@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexer.recall import RecallQuery, ShardRows, recall
+from indexer.search.recall import RecallQuery, ShardRows, recall
 from indexer.shards.view import FoundRows, SegmentTable, ShardView, VideoTable
 from model.kernels.block import FeatureBlock, gather
 from tests.support.searching import CORES, KERNEL

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.plan import SAMPLE_COPIES, SAMPLE_SEGMENTS, Costs, Plan, choose, sample_block
 from indexer.records import RecallMode
+from indexer.search.plan import SAMPLE_COPIES, SAMPLE_SEGMENTS, Costs, Plan, choose, sample_block
 from model.kernels.block import FeatureBlock, Rows
 
 

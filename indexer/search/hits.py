@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.moments import find_moments
-from indexer.ranking import Ranked, Scored
 from indexer.records import Hit, Moment, Video
-from indexer.scoring import SegmentScorer
+from indexer.search.moments import find_moments
+from indexer.search.ranking import Ranked, Scored
+from indexer.search.scoring import SegmentScorer
 from indexer.shards.view import ShardView
 from model.kernels.panel import Array
 

@@ -12,7 +12,7 @@ import torch
 
 from indexer.errors import InvalidQuery
 from indexer.records import SearchAnswer, SearchOptions, SegmentFeatures
-from indexer.scoring import ModelScorer
+from indexer.search.scoring import ModelScorer
 from indexer.vectors import VectorIndex
 from model.errors import ModelError, UnknownScorer
 from model.types import GRAINS, ModelSpec, Query, ScorerName, Scores, TextFeatures, VideoFeatures
@@ -226,7 +226,7 @@ def test_exact_search_in_blocks_is_the_same_as_at_once(monkeypatch: pytest.Monke
         shelf.publish(f"v{number:02}", random_features(rng, 2))
     made = (shelf, VectorIndex(16, 4))
     at_once = find(made, "red green", recall="exact", top_k=60)
-    monkeypatch.setattr("indexer.scoring.CELLS_PER_BLOCK", 1)
+    monkeypatch.setattr("indexer.search.scoring.CELLS_PER_BLOCK", 1)
     sizes: list[int] = []
 
     class Watched(FakeModel):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from indexer.moments import find_moments
 from indexer.records import Moment
+from indexer.search.moments import find_moments
 
 
 def moments_of(*segments: tuple[float, float, list[float]], limit: int = 3) -> tuple[Moment, ...]:

@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.cores import Cores
 from indexer.errors import InvalidQuery
-from indexer.hits import hits_of
-from indexer.joint import MOST_ROWS, JointScoring, parts
-from indexer.plan import SAMPLE_COPIES, SAMPLE_SEGMENTS, Costs, Plan, choose
-from indexer.ranking import Scored, gathered, rank
-from indexer.recall import RecallQuery, ShardRows, num_candidates, recall
 from indexer.records import SearchAnswer, SearchOptions, Video
-from indexer.scoring import KernelScorer, ModelScorer, SegmentScorer
+from indexer.search.cores import Cores
+from indexer.search.hits import hits_of
+from indexer.search.joint import MOST_ROWS, JointScoring, parts
+from indexer.search.plan import SAMPLE_COPIES, SAMPLE_SEGMENTS, Costs, Plan, choose
+from indexer.search.ranking import Scored, gathered, rank
+from indexer.search.recall import RecallQuery, ShardRows, num_candidates, recall
+from indexer.search.scoring import KernelScorer, ModelScorer, SegmentScorer
 from indexer.shards.rows import rows_allowed, rows_live, rows_of_video
 from indexer.shards.view import IndexView, ShardView
 from model.errors import ModelError

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.recall import ShardRows
+from indexer.search.recall import ShardRows
 from indexer.shards.view import ShardView
 from model.kernels.panel import Array
 
