@@ -1,6 +1,7 @@
 // How rows of a store are brought into the form that is multiplied, and the products of a few rows with all columns.
 //
-// A format declares: kPerStep (numbers in a step of 32 bits), kBytes (of a stored number), kReadsInPlace, kHasScales
+// A format declares: kPerStep (numbers in a step of 32 bits), kBytes (of a stored number), kStagedRows (of a batch),
+// kStages (the driver stages them; otherwise multiply reads them where they are stored), kHasScales
 // (columns carry one), kHasSums (see Int8Dot), kMaxThin; Dot; encode (a query vector, returns its scale), stage (a
 // stored row), norm (of a stored row) and multiply (rows with all columns).
 #pragma once
@@ -65,8 +66,8 @@ inline float encode_floats(const float* vector, int width, uint32_t* out, int st
 
 // Half precision, widened to floats.
 struct Fp16AsFloat {
-    static constexpr int kPerStep = 1, kBytes = 2, kMaxThin = 2;
-    static constexpr bool kReadsInPlace = false, kHasScales = false, kHasSums = false;
+    static constexpr int kPerStep = 1, kBytes = 2, kMaxThin = 2, kStagedRows = 48;
+    static constexpr bool kStages = true, kHasScales = false, kHasSums = false;
     using Dot = FloatDot;
     static float encode(const float* vector, int width, uint32_t* out, int steps) {
         return encode_floats(vector, width, out, steps);
@@ -75,17 +76,15 @@ struct Fp16AsFloat {
         widen_fp16(reinterpret_cast<const uint16_t*>(row), width, reinterpret_cast<float*>(out), steps);
     }
     static float norm(const char* row, int width) { return norm_fp16(row, width); }
-    static void multiply(const uint32_t* rows, int count, const Columns& columns, Scaling scaling, float* corrections,
-                         float* out) {
-        multiply_columns<Fp16AsFloat>(rows, count, columns, scaling, corrections, out);
+    static void multiply(const Rows& rows, const Columns& columns, Scaling scaling, float* corrections, float* out) {
+        multiply_columns<Fp16AsFloat>(rows.staged, rows.count, columns, scaling, corrections, out);
     }
-    static void finish(int, const Columns&, Scaling, float*) {}
 };
 
 // One byte a number, widened to floats: where there is no instruction for products of bytes.
 struct Int8AsFloat {
-    static constexpr int kPerStep = 1, kBytes = 1, kMaxThin = 2;
-    static constexpr bool kReadsInPlace = false, kHasScales = false, kHasSums = false;
+    static constexpr int kPerStep = 1, kBytes = 1, kMaxThin = 2, kStagedRows = 48;
+    static constexpr bool kStages = true, kHasScales = false, kHasSums = false;
     using Dot = FloatDot;
     static float encode(const float* vector, int width, uint32_t* out, int steps) {
         return encode_floats(vector, width, out, steps);
@@ -96,11 +95,9 @@ struct Int8AsFloat {
         for (int d = width; d < steps; d++) x[d] = 0.0f;
     }
     static float norm(const char* row, int width) { return norm_int8(row, width); }
-    static void multiply(const uint32_t* rows, int count, const Columns& columns, Scaling scaling, float* corrections,
-                         float* out) {
-        multiply_columns<Int8AsFloat>(rows, count, columns, scaling, corrections, out);
+    static void multiply(const Rows& rows, const Columns& columns, Scaling scaling, float* corrections, float* out) {
+        multiply_columns<Int8AsFloat>(rows.staged, rows.count, columns, scaling, corrections, out);
     }
-    static void finish(int, const Columns&, Scaling, float*) {}
 };
 
 // The functions of a path, one format for each store.
