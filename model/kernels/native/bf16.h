@@ -84,7 +84,7 @@ struct Fp16AsBf16 {
     static void stage(const char* row, int width, uint32_t* out, int steps) { stage_bf16(row, width, out, steps); }
     static float norm(const char* row, int width) { return norm_fp16(row, width); }
     static void multiply(const Rows& rows, const Columns& columns, Scaling scaling, float* corrections, float* out) {
-        multiply_columns<Fp16AsBf16>(rows.staged, rows.count, columns, scaling, corrections, out);
+        multiply_columns<Fp16AsBf16>(rows, columns, scaling, corrections, out);
     }
 };
 

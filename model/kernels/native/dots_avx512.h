@@ -38,7 +38,7 @@ inline float encode_int8(const float* vector, int width, uint32_t* out, int step
 
 // One byte a number, multiplied where it lies when a row is whole lines.
 struct Int8Vnni {
-    static constexpr int kPerStep = 4, kBytes = 1, kMaxThin = 2, kStagedRows = 48;
+    static constexpr int kPerStep = 4, kBytes = 1, kMaxThin = 2, kStagedRows = 12;
     static constexpr bool kStages = true, kHasScales = true, kHasSums = true;
     using Dot = Int8Dot;
     static float encode(const float* vector, int width, uint32_t* out, int steps) {
@@ -50,7 +50,7 @@ struct Int8Vnni {
     }
     static float norm(const char* row, int width) { return norm_int8(row, width); }
     static void multiply(const Rows& rows, const Columns& columns, Scaling scaling, float* corrections, float* out) {
-        multiply_columns<Int8Vnni>(rows.staged, rows.count, columns, scaling, corrections, out);
+        multiply_columns<Int8Vnni>(rows, columns, scaling, corrections, out);
     }
 };
 

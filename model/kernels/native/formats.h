@@ -10,10 +10,12 @@ namespace {
 
 // Rows times all columns: tiles, then what is thin. `corrections` has room for a number per row.
 template <class Format>
-inline void multiply_columns(const uint32_t* rows, int count, const Columns& columns, Scaling scaling,
-                             float* corrections, float* out) {
+inline void multiply_columns(const Rows& given, const Columns& columns, Scaling scaling, float* corrections,
+                             float* out) {
     using Dot = typename Format::Dot;
-    const int steps = columns.steps, stride = columns.stride();
+    const uint32_t* rows = given.staged;
+    const int count = given.count, steps = columns.steps, stride = columns.stride();
+    const Ahead ahead = {given.ahead, Format::kPerStep * Format::kBytes};
     if constexpr (Format::kHasSums) {
         multiply_thin<Dot>(rows, steps, count, columns.thin_words.data + static_cast<int64_t>(columns.thin) * steps,
                            steps, corrections);
@@ -21,7 +23,7 @@ inline void multiply_columns(const uint32_t* rows, int count, const Columns& col
         scaling.corrections = corrections;
     }
     multiply<Dot>(rows, steps, count, columns.words.data, kBlock, columns.block_stride(), columns.blocks, steps,
-                  scaling, out, stride);
+                  scaling, out, stride, ahead);
     for (int t = 0; t < columns.thin; t++) {
         const int c = columns.blocks * kBlock + t;
         const float scale = scaling.column_scales ? scaling.column_scales[c] : 1.0f;
@@ -66,7 +68,7 @@ inline float encode_floats(const float* vector, int width, uint32_t* out, int st
 
 // Half precision, widened to floats.
 struct Fp16AsFloat {
-    static constexpr int kPerStep = 1, kBytes = 2, kMaxThin = 2, kStagedRows = 48;
+    static constexpr int kPerStep = 1, kBytes = 2, kMaxThin = 2, kStagedRows = 12;
     static constexpr bool kStages = true, kHasScales = false, kHasSums = false;
     using Dot = FloatDot;
     static float encode(const float* vector, int width, uint32_t* out, int steps) {
@@ -77,13 +79,13 @@ struct Fp16AsFloat {
     }
     static float norm(const char* row, int width) { return norm_fp16(row, width); }
     static void multiply(const Rows& rows, const Columns& columns, Scaling scaling, float* corrections, float* out) {
-        multiply_columns<Fp16AsFloat>(rows.staged, rows.count, columns, scaling, corrections, out);
+        multiply_columns<Fp16AsFloat>(rows, columns, scaling, corrections, out);
     }
 };
 
 // One byte a number, widened to floats: where there is no instruction for products of bytes.
 struct Int8AsFloat {
-    static constexpr int kPerStep = 1, kBytes = 1, kMaxThin = 2, kStagedRows = 48;
+    static constexpr int kPerStep = 1, kBytes = 1, kMaxThin = 2, kStagedRows = 12;
     static constexpr bool kStages = true, kHasScales = false, kHasSums = false;
     using Dot = FloatDot;
     static float encode(const float* vector, int width, uint32_t* out, int steps) {
@@ -96,7 +98,7 @@ struct Int8AsFloat {
     }
     static float norm(const char* row, int width) { return norm_int8(row, width); }
     static void multiply(const Rows& rows, const Columns& columns, Scaling scaling, float* corrections, float* out) {
-        multiply_columns<Int8AsFloat>(rows.staged, rows.count, columns, scaling, corrections, out);
+        multiply_columns<Int8AsFloat>(rows, columns, scaling, corrections, out);
     }
 };
 
