@@ -38,8 +38,8 @@ inline float encode_int8(const float* vector, int width, uint32_t* out, int step
 
 // One byte a number, multiplied where it lies when a row is whole lines.
 struct Int8Vnni {
-    static constexpr int kPerStep = 4, kBytes = 1, kMaxThin = 2;
-    static constexpr bool kReadsInPlace = true, kHasScales = true, kHasSums = true;
+    static constexpr int kPerStep = 4, kBytes = 1, kMaxThin = 2, kStagedRows = 12;
+    static constexpr bool kStages = true, kHasScales = true, kHasSums = true;
     using Dot = Int8Dot;
     static float encode(const float* vector, int width, uint32_t* out, int steps) {
         return encode_int8(vector, width, out, steps, 128);
@@ -49,11 +49,9 @@ struct Int8Vnni {
         memset(reinterpret_cast<char*>(out) + width, 0, static_cast<size_t>(steps) * 4 - width);
     }
     static float norm(const char* row, int width) { return norm_int8(row, width); }
-    static void multiply(const uint32_t* rows, int count, const Columns& columns, Scaling scaling, float* corrections,
-                         float* out) {
-        multiply_columns<Int8Vnni>(rows, count, columns, scaling, corrections, out);
+    static void multiply(const Rows& rows, const Columns& columns, Scaling scaling, float* corrections, float* out) {
+        multiply_columns<Int8Vnni>(rows, columns, scaling, corrections, out);
     }
-    static void finish(int, const Columns&, Scaling, float*) {}
 };
 
 }  // namespace

@@ -5,11 +5,21 @@
 
 namespace {
 
+// Rows that are multiplied together.
+struct Rows {
+    const uint32_t* staged;     // (count, steps) where the format stages
+    const char* const* stored;  // (count,) as they lie in the store
+    const char* const* ahead;   // (count,) rows of the store that are read later
+    int count, width;
+};
+
 // Kept by a thread from call to call; nothing is allocated per segment.
 struct Workspace {
-    Buffer<uint32_t> frames, pooled;  // rows in the form that is multiplied, where they aren't read in place
+    Buffer<uint32_t> staged;      // rows of a batch in the form that is multiplied
+    Buffer<const char*> rows;     // where they are stored
+    Buffer<const char*> ahead;    // and for each a row that is read later
     Buffer<float> frame_scales, pooled_scales, corrections;
-    Buffer<float> sims;         // (2, F, stride): one segment and query row is scored while the next is multiplied
+    Buffer<float> sims;         // (rows of a batch, stride)
     Buffer<float> pooled_sims;  // (Q, kBlock, pooled stride)
     Buffer<Shares> shares;      // (Q,)
     Buffer<double> exact;
@@ -37,8 +47,9 @@ class Search {
           work_(workspace()) {}
 
     Outcome run() {
-        if (!make_room(kStagedRows)) return kNoMemory;
+        if (!make_room(Format::kStagedRows)) return kNoMemory;
         const bool reads_frames = set_.scorer != kMean;
+        for (int i = 0; reads_frames && i < kRowsAhead; i++) next_ahead(nullptr);
         for (int64_t begin = 0; begin < count_; begin += kBlock) {
             const int here = static_cast<int>(count_ - begin < kBlock ? count_ - begin : kBlock);
             for (int i = 0; i < here; i++) {
@@ -46,7 +57,6 @@ class Search {
                 const Outcome outcome = check(group_[i]);
                 if (outcome != kDone) return outcome;
             }
-            for (int64_t i = begin + kBlock; i < begin + 2 * kBlock && i < count_; i++) ask_for_pooled(row(i));
             score_pooled(here);
             for (int i = 0; reads_frames && i < here;) {
                 const int end = stage_batch(i, here);
@@ -61,13 +71,9 @@ class Search {
     }
 
  private:
-    // Rows that are staged in one go: rows that are read in place stay in the first cache. Many lines in order stream
-    // from memory at full speed; tiles alone would wait for a dozen lines at a time.
-    static constexpr int kStagedRows = 48;
-    // A few lines of segments that are staged next are asked for meanwhile: the CPU's own prefetcher takes them for the
-    // start of a stream and brings more. Asking for every line was slower than asking for none, because the few
-    // buffers for lines on their way were taken then.
-    static constexpr int kAhead = 4, kLineEvery = 2048;
+    // Rows between one that is read and the one that is asked for meanwhile, line by line: asking for many lines in a
+    // row was slower than asking for none, because the few buffers for lines on their way were taken then.
+    static constexpr int kRowsAhead = 48;
 
     int64_t row(int64_t i) const { return rows_ ? rows_[i] : i; }
 
@@ -84,14 +90,6 @@ class Search {
                features_.first_frame[segment] * set_.width * Format::kBytes;
     }
 
-    void ask_for_frames(int64_t segment) const {
-        if (check(segment) != kDone) return;
-        const char* at = frames_of(segment);
-        const int64_t size = static_cast<int64_t>(features_.frame_count[segment]) * set_.width * Format::kBytes;
-        for (int64_t i = 0; i < size; i += kLineEvery) __builtin_prefetch(at + i, 0, 2);
-        if (features_.frame_scales) __builtin_prefetch(features_.frame_scales + features_.first_frame[segment], 0, 2);
-    }
-
     // What is read of a segment sixteen segments from now.
     void ask_for_pooled(int64_t segment) const {
         if (segment < 0 || segment >= features_.num_segments) return;
@@ -99,7 +97,7 @@ class Search {
         __builtin_prefetch(features_.frame_count + segment, 0, 3);
         const int64_t size = static_cast<int64_t>(set_.pooled_width) * Format::kBytes;
         const char* at = static_cast<const char*>(features_.pooled) + segment * size;
-        for (int64_t i = 0; i < size; i += kLineEvery) __builtin_prefetch(at + i, 0, 2);
+        for (int64_t i = 0; i < size; i += 64) __builtin_prefetch(at + i, 0, 2);
         if (features_.pooled_scales) __builtin_prefetch(features_.pooled_scales + segment, 0, 3);
     }
 
@@ -108,8 +106,9 @@ class Search {
         const int64_t area = static_cast<int64_t>(padded) * stride;
         Workspace& w = work_;
         const PackedRow& first = query_.rows[0];
-        bool ok = w.frames.at_least(static_cast<int64_t>(padded) * first.frames.steps) &&
-                  w.pooled.at_least(static_cast<int64_t>(kBlock) * first.pooled.steps) && w.sims.at_least(2 * area) &&
+        const int steps = Format::kStages ? larger(first.frames.steps, first.pooled.steps) : 0;
+        bool ok = w.staged.at_least(static_cast<int64_t>(padded) * steps) && w.rows.at_least(padded) &&
+                  w.ahead.at_least(padded) && w.sims.at_least(area) &&
                   w.corrections.at_least(padded) && w.frame_scales.at_least(padded) &&
                   w.pooled_scales.at_least(kBlock) && w.shares.at_least(set_.num_rows) &&
                   w.pooled_sims.at_least(static_cast<int64_t>(set_.num_rows) * kBlock * query_.max_pooled_stride);
@@ -128,41 +127,37 @@ class Search {
         return false;
     }
 
-    // Similarities of `count` rows with the columns of one query row, (count, stride), in two steps: between them a
-    // unit of its own may still be multiplying.
-    void start_similarities(const uint32_t* rows, int count, const Columns& columns, const float* scales, float* out) {
-        Format::multiply(rows, count, columns, scaling_of(columns, scales), work_.corrections.data, out);
+    // The row at `from` becomes row `at` of those that are multiplied next.
+    void stage(int at, const char* from, const char* ahead, int width, int steps) {
+        work_.rows.data[at] = from;
+        work_.ahead.data[at] = ahead;
+        if constexpr (Format::kStages)
+            Format::stage(from, width, work_.staged.data + static_cast<int64_t>(at) * steps, steps);
     }
 
-    void end_similarities(int count, const Columns& columns, const float* scales, float* out) {
-        Format::finish(count, columns, scaling_of(columns, scales), out);
-    }
-
-    void similarities(const uint32_t* rows, int count, const Columns& columns, const float* scales, float* out) {
-        start_similarities(rows, count, columns, scales, out);
-        end_similarities(count, columns, scales, out);
-    }
-
-    static Scaling scaling_of(const Columns& columns, const float* row_scales) {
-        return {nullptr, row_scales, Format::kHasScales ? columns.scales.data : nullptr};
+    // Similarities of the `count` staged rows with the columns of one query row, (count, stride). Lines of the rows
+    // ahead are asked for with the first query row.
+    void similarities(int count, int width, int q, const Columns& columns, const float* scales, float* out) {
+        const Scaling scaling = {nullptr, scales, Format::kHasScales ? columns.scales.data : nullptr};
+        const char* const* ahead = q == 0 ? work_.ahead.data : work_.rows.data;
+        const Rows rows = {work_.staged.data, work_.rows.data, ahead, count, width};
+        Format::multiply(rows, columns, scaling, work_.corrections.data, out);
     }
 
     // Sixteen pooled rows are one tile.
     void score_pooled(int here) {
         const int width = set_.pooled_width;
         if (query_.rows[0].pooled.count == 0) return;
-        const int steps = query_.rows[0].pooled.steps;
-        uint32_t* staged = work_.pooled.data;
         for (int i = 0; i < here; i++) {
             const int64_t segment = group_[i];
             const char* from = static_cast<const char*>(features_.pooled) + segment * width * Format::kBytes;
-            Format::stage(from, width, staged + static_cast<int64_t>(i) * steps, steps);
+            stage(i, from, from, width, query_.rows[0].pooled.steps);
             const float scale = features_.pooled_scales ? features_.pooled_scales[segment] : 1.0f;
             work_.pooled_scales.data[i] = set_.has_unit_frames ? scale : unit_scale(from, width, scale);
         }
         for (int q = 0; q < set_.num_rows; q++) {
             const float* scales = features_.pooled_scales || !set_.has_unit_frames ? work_.pooled_scales.data : nullptr;
-            similarities(staged, here, query_.rows[q].pooled, scales, pooled_sims(q, 0));
+            similarities(here, width, q, query_.rows[q].pooled, scales, pooled_sims(q, 0));
         }
     }
 
@@ -170,11 +165,6 @@ class Search {
         const int stride = query_.rows[q].pooled.stride();
         return work_.pooled_sims.data + static_cast<int64_t>(q) * kBlock * query_.max_pooled_stride +
                static_cast<int64_t>(i) * stride;
-    }
-
-    // Reads one number of each line and drops it: the lines come into the cache.
-    static void touch(const char* from, int64_t size) {
-        for (int64_t i = 0; i < size; i += 64) static_cast<void>(*static_cast<const volatile char*>(from + i));
     }
 
     // What makes a stored row a unit vector. The scale of int8 rows cancels out, but not where it isn't a number.
@@ -189,7 +179,7 @@ class Search {
         int num_rows = 0, end = first;
         for (; end < here; end++) {
             const int frames = features_.frame_count[group_[end]];
-            if (end > first && num_rows + frames > kStagedRows) break;
+            if (end > first && num_rows + frames > Format::kStagedRows) break;
             num_rows += frames;
         }
         if (num_rows > largest_) {
@@ -197,63 +187,66 @@ class Search {
             if (!make_room(num_rows)) return first;
         }
         num_rows = 0;
-        for (int i = first; i < end; i++) num_rows += stage(i, num_rows);
+        for (int i = first; i < end; i++) num_rows += stage_segment(i, num_rows);
         return end;
     }
 
     // The frames of one segment of the group, from row `at` of the workspace -> how many there are.
-    int stage(int i, int at) {
+    int stage_segment(int i, int at) {
         const int64_t segment = group_[i];
         const int steps = query_.rows[0].frames.steps, width = set_.width, num_frames = features_.frame_count[segment];
-        const char* from = frames_of(segment);
-        const uint32_t* rows = work_.frames.data + static_cast<int64_t>(at) * steps;
-        if (Format::kReadsInPlace && width == steps * Format::kPerStep) {
-            rows = reinterpret_cast<const uint32_t*>(from);
-            touch(from, static_cast<int64_t>(num_frames) * width * Format::kBytes);
-        } else {
-            for (int f = 0; f < num_frames; f++) {
-                Format::stage(from + static_cast<int64_t>(f) * width * Format::kBytes, width,
-                              work_.frames.data + static_cast<int64_t>(at + f) * steps, steps);
-            }
-        }
         const float* scales =
             features_.frame_scales ? features_.frame_scales + features_.first_frame[segment] : nullptr;
-        if (!set_.has_unit_frames) {
-            for (int f = 0; f < num_frames; f++) {
-                const char* row = from + static_cast<int64_t>(f) * width * Format::kBytes;
-                work_.frame_scales.data[at + f] = unit_scale(row, width, scales ? scales[f] : 1.0f);
-            }
-            scales = work_.frame_scales.data + at;
+        for (int f = 0; f < num_frames; f++) {
+            const char* row = frames_of(segment) + static_cast<int64_t>(f) * width * Format::kBytes;
+            stage(at + f, row, next_ahead(row), width, steps);
+            const float scale = scales ? scales[f] : 1.0f;
+            work_.frame_scales.data[at + f] = set_.has_unit_frames ? scale : unit_scale(row, width, scale);
         }
-        staged_[i] = {rows, scales, num_frames};
         return num_frames;
     }
 
-    // Segments i to end - 1 of the group with all query rows. The products of the next pair are begun before a pair is
-    // scored, so that the unit of AMX works on while vectors are exponentiated.
+    // The next of the rows that are asked for, `otherwise` where there is none.
+    const char* next_ahead(const char* otherwise) {
+        while (ahead_left_ == 0) {
+            if (ahead_ >= count_ || check(row(ahead_)) != kDone) return otherwise;
+            ahead_row_ = frames_of(row(ahead_));
+            ahead_left_ = features_.frame_count[row(ahead_)];
+            ahead_++;
+        }
+        const char* found = ahead_row_;
+        ahead_row_ += static_cast<int64_t>(set_.width) * Format::kBytes;
+        ahead_left_--;
+        return found;
+    }
+
+    // Segments i to end - 1 of the group, which are staged, with all query rows.
     void score_batch(int64_t begin, int i, int end) {
-        const int num_queries = set_.num_rows, pairs = (end - i) * num_queries;
-        float* sims[2] = {work_.sims.data, work_.sims.data + work_.sims.capacity / 2 / kBlock * kBlock};
-        const auto start = [&](int pair) {
-            const Staged& staged = staged_[i + pair / num_queries];
-            const Columns& columns = query_.rows[pair % num_queries].frames;
-            start_similarities(staged.rows, staged.count, columns, staged.scales, sims[pair & 1]);
-        };
-        start(0);
-        for (int pair = 0; pair < pairs; pair++) {
-            if (pair + 1 < pairs) start(pair + 1);
-            const int slot = i + pair / num_queries, q = pair % num_queries;
-            const int64_t next = begin + slot + kAhead;
-            if (q == 0 && next < count_) ask_for_frames(row(next));
-            end_similarities(staged_[slot].count, query_.rows[q].frames, staged_[slot].scales, sims[pair & 1]);
-            score_pair(begin, slot, q, sims[pair & 1]);
+        int num_rows = 0;
+        for (int slot = i; slot < end; slot++) num_rows += features_.frame_count[group_[slot]];
+        for (int q = 0; q < set_.num_rows; q++) {
+            const Columns& columns = query_.rows[q].frames;
+            const float* sims = work_.sims.data;
+            similarities(num_rows, set_.width, q, columns, row_scales(), work_.sims.data);
+            for (int slot = i; slot < end; slot++) {
+                const int64_t next = begin + slot + kBlock;
+                if (q == 0 && next < count_) ask_for_pooled(row(next));
+                const int num_frames = features_.frame_count[group_[slot]];
+                score_pair(begin, slot, q, sims, num_frames);
+                sims += static_cast<int64_t>(num_frames) * columns.stride();
+            }
         }
     }
 
+    // Of the staged rows; null where all are 1.
+    const float* row_scales() const {
+        return features_.frame_scales || !set_.has_unit_frames ? work_.frame_scales.data : nullptr;
+    }
+
     // One segment of the group with one query row.
-    void score_pair(int64_t begin, int i, int q, const float* sims) {
+    void score_pair(int64_t begin, int i, int q, const float* sims, int num_frames) {
         const PackedRow& row = query_.rows[q];
-        const int stride = row.frames.stride(), num_frames = staged_[i].count;
+        const int stride = row.frames.stride();
         const int64_t at = q * count_ + begin + i;
         switch (set_.scorer) {
             case kAosm:
@@ -318,8 +311,8 @@ class Search {
 
     bool again(int q, int64_t begin, int i, float* grains) {
         const PackedRow& packed = query_.rows[q];
-        const int num_frames = stage(i, 0);
-        similarities(staged_[i].rows, num_frames, packed.frames, staged_[i].scales, work_.sims.data);
+        const int num_frames = stage_segment(i, 0);
+        similarities(num_frames, set_.width, q, packed.frames, row_scales(), work_.sims.data);
         double exact[kNumAttended];
         if (!aosm_exactly(query_, packed, work_.sims.data, packed.frames.stride(), num_frames, pooled_sims(q, i),
                           work_.exact, exact))
@@ -340,12 +333,10 @@ class Search {
     float* const out_;
     Workspace& work_;
     int64_t group_[kBlock] = {};  // the segments that are being scored
-    struct Staged {
-        const uint32_t* rows;
-        const float* scales;
-        int count;
-    } staged_[kBlock] = {};
-    int largest_ = kStagedRows;  // rows that there is room for
+    int64_t ahead_ = 0;           // the segment whose rows are asked for next
+    const char* ahead_row_ = nullptr;
+    int ahead_left_ = 0;  // its rows from there on
+    int largest_ = Format::kStagedRows;  // rows that there is room for
 };
 
 }  // namespace

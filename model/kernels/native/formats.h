@@ -1,6 +1,7 @@
 // How rows of a store are brought into the form that is multiplied, and the products of a few rows with all columns.
 //
-// A format declares: kPerStep (numbers in a step of 32 bits), kBytes (of a stored number), kReadsInPlace, kHasScales
+// A format declares: kPerStep (numbers in a step of 32 bits), kBytes (of a stored number), kStagedRows (of a batch),
+// kStages (the driver stages them; otherwise multiply reads them where they are stored), kHasScales
 // (columns carry one), kHasSums (see Int8Dot), kMaxThin; Dot; encode (a query vector, returns its scale), stage (a
 // stored row), norm (of a stored row) and multiply (rows with all columns).
 #pragma once
@@ -9,10 +10,12 @@ namespace {
 
 // Rows times all columns: tiles, then what is thin. `corrections` has room for a number per row.
 template <class Format>
-inline void multiply_columns(const uint32_t* rows, int count, const Columns& columns, Scaling scaling,
-                             float* corrections, float* out) {
+inline void multiply_columns(const Rows& given, const Columns& columns, Scaling scaling, float* corrections,
+                             float* out) {
     using Dot = typename Format::Dot;
-    const int steps = columns.steps, stride = columns.stride();
+    const uint32_t* rows = given.staged;
+    const int count = given.count, steps = columns.steps, stride = columns.stride();
+    const Ahead ahead = {given.ahead, Format::kPerStep * Format::kBytes};
     if constexpr (Format::kHasSums) {
         multiply_thin<Dot>(rows, steps, count, columns.thin_words.data + static_cast<int64_t>(columns.thin) * steps,
                            steps, corrections);
@@ -20,7 +23,7 @@ inline void multiply_columns(const uint32_t* rows, int count, const Columns& col
         scaling.corrections = corrections;
     }
     multiply<Dot>(rows, steps, count, columns.words.data, kBlock, columns.block_stride(), columns.blocks, steps,
-                  scaling, out, stride);
+                  scaling, out, stride, ahead);
     for (int t = 0; t < columns.thin; t++) {
         const int c = columns.blocks * kBlock + t;
         const float scale = scaling.column_scales ? scaling.column_scales[c] : 1.0f;
@@ -65,8 +68,8 @@ inline float encode_floats(const float* vector, int width, uint32_t* out, int st
 
 // Half precision, widened to floats.
 struct Fp16AsFloat {
-    static constexpr int kPerStep = 1, kBytes = 2, kMaxThin = 2;
-    static constexpr bool kReadsInPlace = false, kHasScales = false, kHasSums = false;
+    static constexpr int kPerStep = 1, kBytes = 2, kMaxThin = 2, kStagedRows = 12;
+    static constexpr bool kStages = true, kHasScales = false, kHasSums = false;
     using Dot = FloatDot;
     static float encode(const float* vector, int width, uint32_t* out, int steps) {
         return encode_floats(vector, width, out, steps);
@@ -75,17 +78,15 @@ struct Fp16AsFloat {
         widen_fp16(reinterpret_cast<const uint16_t*>(row), width, reinterpret_cast<float*>(out), steps);
     }
     static float norm(const char* row, int width) { return norm_fp16(row, width); }
-    static void multiply(const uint32_t* rows, int count, const Columns& columns, Scaling scaling, float* corrections,
-                         float* out) {
-        multiply_columns<Fp16AsFloat>(rows, count, columns, scaling, corrections, out);
+    static void multiply(const Rows& rows, const Columns& columns, Scaling scaling, float* corrections, float* out) {
+        multiply_columns<Fp16AsFloat>(rows, columns, scaling, corrections, out);
     }
-    static void finish(int, const Columns&, Scaling, float*) {}
 };
 
 // One byte a number, widened to floats: where there is no instruction for products of bytes.
 struct Int8AsFloat {
-    static constexpr int kPerStep = 1, kBytes = 1, kMaxThin = 2;
-    static constexpr bool kReadsInPlace = false, kHasScales = false, kHasSums = false;
+    static constexpr int kPerStep = 1, kBytes = 1, kMaxThin = 2, kStagedRows = 12;
+    static constexpr bool kStages = true, kHasScales = false, kHasSums = false;
     using Dot = FloatDot;
     static float encode(const float* vector, int width, uint32_t* out, int steps) {
         return encode_floats(vector, width, out, steps);
@@ -96,11 +97,9 @@ struct Int8AsFloat {
         for (int d = width; d < steps; d++) x[d] = 0.0f;
     }
     static float norm(const char* row, int width) { return norm_int8(row, width); }
-    static void multiply(const uint32_t* rows, int count, const Columns& columns, Scaling scaling, float* corrections,
-                         float* out) {
-        multiply_columns<Int8AsFloat>(rows, count, columns, scaling, corrections, out);
+    static void multiply(const Rows& rows, const Columns& columns, Scaling scaling, float* corrections, float* out) {
+        multiply_columns<Int8AsFloat>(rows, columns, scaling, corrections, out);
     }
-    static void finish(int, const Columns&, Scaling, float*) {}
 };
 
 // The functions of a path, one format for each store.

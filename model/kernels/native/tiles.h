@@ -34,6 +34,22 @@ struct Scaling {
     }
 };
 
+// Rows of the store that are read later, as many as are multiplied: a line of each is asked for whenever as much of the
+// present rows has been multiplied. More at once would fill the few buffers for lines on their way.
+struct Ahead {
+    const char* const* rows = nullptr;
+    int step_bytes = 0;  // that a step takes in the store
+
+    Ahead from_row(int m) const { return {rows ? rows + m : nullptr, step_bytes}; }
+
+    template <int M>
+    void ask(int k) const {
+        if (!rows || k * step_bytes % 64 != 0) return;
+#pragma GCC unroll 12
+        for (int m = 0; m < M; m++) __builtin_prefetch(rows[m] + k * step_bytes, 0, 2);
+    }
+};
+
 // One step of a tile: a vector of columns meets a number of each row.
 template <class Dot, int M, int V>
 inline void step(typename Dot::Acc (&acc)[M][V], const uint32_t* rows, int64_t lda, const uint32_t* columns,
@@ -54,7 +70,7 @@ inline void step(typename Dot::Acc (&acc)[M][V], const uint32_t* rows, int64_t l
 // the number of steps: a loop for the rest would cost a copy of the accumulators in every round.
 template <class Dot, int M, int NB, int kUnroll>
 inline void tile(const uint32_t* __restrict__ rows, int64_t lda, const uint32_t* __restrict__ columns, int64_t ldb,
-                 int64_t block_stride, int steps, Scaling scaling, float* __restrict__ out, int64_t ldc) {
+                 int64_t block_stride, int steps, Scaling scaling, float* __restrict__ out, int64_t ldc, Ahead ahead) {
     constexpr int kAll = NB * kBlock / Vec::kWidth;
     typename Dot::Acc acc[M][kAll];
 #pragma GCC unroll 12
@@ -63,6 +79,7 @@ inline void tile(const uint32_t* __restrict__ rows, int64_t lda, const uint32_t*
         for (int v = 0; v < kAll; v++) acc[m][v] = Dot::zero();
     }
     for (int k = 0; k < steps; k += kUnroll) {
+        ahead.ask<M>(k);
 #pragma GCC unroll 4
         for (int u = 0; u < kUnroll; u++)
             step<Dot, M, kAll>(acc, rows + k + u, lda, columns + (k + u) * ldb, block_stride);
@@ -84,16 +101,17 @@ inline void tile(const uint32_t* __restrict__ rows, int64_t lda, const uint32_t*
 // How many rows a tile takes: as many as there are registers for.
 template <class Dot, int NB, int kUnroll>
 inline void tiles(const uint32_t* rows, int64_t lda, int num_rows, const uint32_t* columns, int64_t ldb,
-                  int64_t block_stride, int steps, Scaling scaling, float* out, int64_t ldc) {
+                  int64_t block_stride, int steps, Scaling scaling, float* out, int64_t ldc, Ahead ahead) {
     for (int m = 0; m < num_rows;) {
         const uint32_t* a = rows + m * lda;
         const Scaling s = scaling.from_row(m);
         float* c = out + m * ldc;
+        const Ahead later = ahead.from_row(m);
         const int left = num_rows - m;
-#define VIDGRAIN_TILE(M)                                                                 \
-    {                                                                                    \
-        tile<Dot, M, NB, kUnroll>(a, lda, columns, ldb, block_stride, steps, s, c, ldc); \
-        m += M;                                                                          \
+#define VIDGRAIN_TILE(M)                                                                        \
+    {                                                                                           \
+        tile<Dot, M, NB, kUnroll>(a, lda, columns, ldb, block_stride, steps, s, c, ldc, later); \
+        m += M;                                                                                 \
     }
         if constexpr (Vec::kWidth == 16) {
             if (left == 8 || left == 16)
@@ -128,7 +146,8 @@ inline void tiles(const uint32_t* rows, int64_t lda, int num_rows, const uint32_
 // All blocks of columns, two at a time where the registers allow it.
 template <class Dot, int kUnroll = 4>
 inline void multiply(const uint32_t* rows, int64_t lda, int num_rows, const uint32_t* columns, int64_t ldb,
-                     int64_t block_stride, int num_blocks, int steps, Scaling scaling, float* out, int64_t ldc) {
+                     int64_t block_stride, int num_blocks, int steps, Scaling scaling, float* out, int64_t ldc,
+                     Ahead ahead = {}) {
     constexpr int kTogether = Vec::kWidth == 16 ? 2 : 1;
     for (int b = 0; b < num_blocks;) {
         const uint32_t* at = columns + b * block_stride;
@@ -136,12 +155,13 @@ inline void multiply(const uint32_t* rows, int64_t lda, int num_rows, const uint
         if (s.column_scales) s.column_scales += b * kBlock;
         float* c = out + b * kBlock;
         if (num_blocks - b >= kTogether) {
-            tiles<Dot, kTogether, kUnroll>(rows, lda, num_rows, at, ldb, block_stride, steps, s, c, ldc);
+            tiles<Dot, kTogether, kUnroll>(rows, lda, num_rows, at, ldb, block_stride, steps, s, c, ldc, ahead);
             b += kTogether;
         } else {
-            tiles<Dot, 1, kUnroll>(rows, lda, num_rows, at, ldb, block_stride, steps, s, c, ldc);
+            tiles<Dot, 1, kUnroll>(rows, lda, num_rows, at, ldb, block_stride, steps, s, c, ldc, ahead);
             b += 1;
         }
+        ahead = {};
     }
 }
 
