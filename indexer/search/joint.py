@@ -21,7 +21,7 @@ MOST_ROWS = 4
 """Query rows of a search that is joined with others; a longer clip has work enough of its own."""
 MOST_SEARCHES = 16
 """Searches scored in one pass: bounds how long the first of them waits."""
-ROWS_PER_TASK = 512
+ROWS_PER_TASK = 1024
 """Segments that one core scores before it takes more."""
 
 
