@@ -106,3 +106,18 @@ def test_a_segment_that_is_not_a_number_leaves_the_others_alone(
     after = query.totals(block)
     assert np.isnan(after[:, 8]).all()
     np.testing.assert_array_equal(np.delete(after, 8, axis=1), np.delete(before, 8, axis=1))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 70, 99])
+def test_one_number_that_is_not_finite_spoils_its_segment_alone(path: PathName, value: float, at: int) -> None:
+    rng = np.random.default_rng(4)
+    case = random_case(rng, "aosm", num_rows=1, num_words=7, num_slots=5, dim=100)
+    block = random_block(rng, np.full(20, 5, np.int32), 100, "fp16")
+    query = NativeKernel(path).prepare(case.panel)
+    before = query.totals(block)
+    block.frames[5 * 8 + 2, at] = value
+    after = query.totals(block)
+    assert not np.isfinite(after[:, 8]).any()
+    np.testing.assert_array_equal(np.delete(after, 8, axis=1), np.delete(before, 8, axis=1))

@@ -174,7 +174,7 @@ inline void amx_multiply(const Rows& rows, const Columns& columns, float* out) {
 
 struct Fp16Amx : Fp16AsBf16 {
     static constexpr bool kStages = false;
-    static constexpr int kMaxThin = 0;
+    static constexpr int kMaxThin = 0, kStagedRows = 48;
     static void multiply(const Rows& rows, const Columns& columns, Scaling scaling, float*, float* out) {
         amx_multiply<Bf16Tiles>(rows, columns, out);
         if (!scaling.row_scales) return;
@@ -189,7 +189,7 @@ struct Fp16Amx : Fp16AsBf16 {
 };
 
 struct Int8Amx : Int8Vnni {
-    static constexpr int kMaxThin = 0;
+    static constexpr int kMaxThin = 0, kStagedRows = 48;
     static constexpr bool kStages = false, kHasSums = false;
     static float encode(const float* vector, int width, uint32_t* out, int steps) {
         return encode_int8(vector, width, out, steps, 0);
