@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from indexer.search.cores import Cores
 from indexer.shards.view import FoundRows, ShardView
 from model.kernels.block import Rows
 from model.kernels.panel import Array, Kernel, MixingArrays, Panel
+
+ROWS_PER_SHARD = 2**32
+"""More than a shard has: its number times this, plus a row, names a segment of a view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,35 +68,42 @@ def recall(
 
     allowed: for each shard the rows (N,) that may be found, None for all.
     """
-    found = cores.map(
-        lambda at: _of_shard(query, k, shards[at], allowed[at], kernel),
-        [at for at in range(len(shards)) if len(shards[at])],
-    )
     numbers = [at for at in range(len(shards)) if len(shards[at])]
-    best_rank: list[dict[int, int]] = [{} for _ in shards]
-    for channel in range(1 if query.frames is None else 2):
-        for q in range(len(query.pooled)):
-            _merge(best_rank, numbers, [one[channel] for one in found], q, k)
+    found = cores.map(lambda at: _of_shard(query, k, shards[at], allowed[at], kernel), numbers)
+    if not found:
+        return []
+    channels = [_merged([one[channel] for one in found], numbers, k) for channel in range(len(found[0]))]
+    places = np.concatenate([rows for rows, _ in channels])
+    ranks = np.concatenate([ranks for _, ranks in channels])
+    order = np.lexsort((ranks, places))
+    places, ranks = places[order], ranks[order]
+    is_best = np.diff(places, prepend=-1) != 0
+    places, ranks = places[is_best], ranks[is_best]
+    edges = np.searchsorted(places, np.arange(len(shards) + 1) * ROWS_PER_SHARD)
     return [
-        ShardRows(at, rows := np.array(sorted(ranks), np.int64), np.array([ranks[int(row)] for row in rows], np.int64))
-        for at, ranks in enumerate(best_rank)
-        if ranks
+        ShardRows(at, places[start:end] - at * ROWS_PER_SHARD, ranks[start:end])
+        for at, (start, end) in enumerate(pairwise(edges.tolist()))
+        if start < end
     ]
 
 
-def _merge(best_rank: list[dict[int, int]], numbers: Sequence[int], found: Sequence[FoundRows], q: int, k: int) -> None:
-    """Rank one query row's finds of one channel among all shards, and note the best rank of each."""
-    if not found:
-        return
-    shard = np.concatenate([np.full(f.rows.shape[1], at) for at, f in zip(numbers, found, strict=True)])
-    rows = np.concatenate([f.rows[q] for f in found])
-    scores = np.concatenate([f.scores[q] for f in found])
-    order = np.lexsort((rows, shard, -scores))
-    order = order[rows[order] >= 0][:k]
-    for rank, at in enumerate(order, start=1):
-        ranks = best_rank[int(shard[at])]
-        row = int(rows[at])
-        ranks[row] = min(rank, ranks.get(row, rank))
+def _merged(found: Sequence[FoundRows], numbers: Sequence[int], k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """One channel's finds in all shards -> the K best of each query row as places and ranks, row by row.
+
+    A place is the shard's number times ROWS_PER_SHARD, plus the row in it.
+    """
+    scores = np.concatenate([f.scores for f in found], axis=1)
+    places = np.concatenate(
+        [np.where(f.rows < 0, -1, f.rows + at * ROWS_PER_SHARD) for at, f in zip(numbers, found, strict=True)], axis=1
+    )
+    chosen, ranks = [], []
+    for place, score in zip(places, np.where(places < 0, -np.inf, scores), strict=True):
+        kept = np.arange(len(score)) if len(score) <= k else np.flatnonzero(score >= np.partition(score, -k)[-k])
+        best = place[kept[np.lexsort((place[kept], -score[kept]))]]
+        best = best[best >= 0][:k]
+        chosen.append(best)
+        ranks.append(np.arange(1, len(best) + 1))
+    return np.concatenate(chosen), np.concatenate(ranks)
 
 
 def _of_shard(
