@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 160, 46, 56
+LABEL_HEIGHT = 14.0
 COLOURS = ("#0b6e99", "#c2410c", "#4d7c0f", "#7e22ce", "#57534e", "#be123c")
 
 Points = Sequence[tuple[float, float]]
@@ -36,17 +37,26 @@ def log_chart(title: str, x_name: str, y_name: str, lines: Mapping[str, Points])
     parts.append(
         f'<text transform="translate(18 {HEIGHT / 2}) rotate(-90)" text-anchor="middle">{escape(y_name)}</text>'
     )
-    for (name, points), colour in zip(lines.items(), COLOURS, strict=False):
+    for points, colour in zip(lines.values(), COLOURS, strict=False):
         path = " ".join(f"{_x(x, x_axis):.1f},{_y(y, y_axis):.1f}" for x, y in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [
             f'<circle cx="{_x(x, x_axis):.1f}" cy="{_y(y, y_axis):.1f}" r="3" fill="{colour}"/>' for x, y in points
         ]
-        x, y = points[-1]
-        parts.append(
-            f'<text x="{_x(x, x_axis) + 8:.1f}" y="{_y(y, y_axis) + 4:.1f}" fill="{colour}">{escape(name)}</text>'
-        )
+    ends = {name: _y(points[-1][1], y_axis) for name, points in lines.items()}
+    colours = dict(zip(lines, COLOURS, strict=False))
+    for name, y in _apart(ends).items():
+        x = _x(lines[name][-1][0], x_axis)
+        parts.append(f'<text x="{x + 8:.1f}" y="{y + 4:.1f}" fill="{colours[name]}">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _apart(ends: Mapping[str, float]) -> dict[str, float]:
+    """The heights of the names at the ends of the lines, from the top, moved down where they would overlap."""
+    placed: dict[str, float] = {}
+    for name, y in sorted(ends.items(), key=lambda end: end[1]):
+        placed[name] = max(y, max(placed.values(), default=0.0) + LABEL_HEIGHT)
+    return placed
 
 
 def _decades(values: Sequence[float]) -> tuple[int, int]:
