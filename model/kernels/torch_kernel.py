@@ -196,7 +196,8 @@ class _QueryRow:
         """
         bias_BF1 = given.bias_BF[..., None]
         highest_B11 = (fine_BFW + bias_BF1).amax((1, 2), keepdim=True)
-        if float((highest_B11 - fine_BFW).max()) > MAX_EXPONENT * self._temperature:
+        spread = (highest_B11 - fine_BFW).nan_to_num_(0.0)  # a segment of NaN says nothing about the others
+        if float(spread.max()) > MAX_EXPONENT * self._temperature:
             by_word_BW = self._attend(fine_BFW.transpose(1, 2), self._frames[1], given.bias_BF[:, None, :])
             return self._attend(fine_BFW, self._words[1]), by_word_BW
         shares_BFW = ((fine_BFW + bias_BF1 - highest_B11) / self._temperature).exp_()
