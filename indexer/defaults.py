@@ -30,7 +30,7 @@ LEAST_CANDIDATES = 300
 """Segments taken at least from each recall channel to be scored in full."""
 
 CANDIDATES_PER_ROOT = 3.0
-"""Segments taken from each recall channel for each square root of the number of segments (docs/decisions/0014)."""
+"""Segments taken from each recall channel for each square root of the number of segments (docs/experiments.md)."""
 
 CPU_BUDGET_MS = 25.0
 """Milliseconds that scoring everything may take before a search recalls candidates, on a CPU."""
