@@ -233,11 +233,11 @@ class _Picker:
     """Which rows a rerank takes: the same every time, or others each time, which no cache holds."""
 
     def __init__(self, library: Library, count: int, is_cold: bool, rng: np.random.Generator) -> None:
-        self.library, self.count, self.is_cold, self._rng = library, count, is_cold, rng
+        self.source, self.count, self.is_cold, self._rng = library, count, is_cold, rng
         self._fixed = rng.permutation(len(library))[:count]
 
     def rows(self) -> NDArray[np.int64]:
-        return self._rng.permutation(len(self.library))[: self.count] if self.is_cold else self._fixed
+        return self._rng.permutation(len(self.source))[: self.count] if self.is_cold else self._fixed
 
 
 def _queries(panel: Panel) -> dict[tuple[str, Store], NativeQuery]:
@@ -245,7 +245,7 @@ def _queries(panel: Panel) -> dict[tuple[str, Store], NativeQuery]:
 
 
 def _score(picked: _Picker, query: NativeQuery, store: Store) -> Callable[[], float]:
-    block = picked.library.blocks[store]
+    block = picked.source.blocks[store]
 
     def call() -> float:
         rows = picked.rows()
@@ -258,7 +258,7 @@ def _score(picked: _Picker, query: NativeQuery, store: Store) -> Callable[[], fl
 
 def _read(picked: _Picker, store: Store) -> Callable[[], float]:
     """Reading what a rerank reads, in a row."""
-    frames = picked.library.blocks[store].frames[: picked.count * NUM_FRAMES]
+    frames = picked.source.blocks[store].frames[: picked.count * NUM_FRAMES]
 
     def call() -> float:
         if not picked.is_cold:
@@ -273,8 +273,8 @@ def _peers(picked: _Picker, panel: Panel) -> dict[str, Callable[[], float]]:
     eye = [torch.eye(n) for n in (DIM, DIM, *(panel.mask.shape[1],) * 3, *(NUM_FRAMES,) * 3)]
     whole, parts = torch.from_numpy(panel.whole), torch.from_numpy(panel.parts)
     real = parts[0][torch.from_numpy(panel.mask[0])]
-    pool = picked.library.dense(np.arange(min(len(picked.library), 20_000))) if picked.is_cold else None
-    fixed = picked.library.dense(picked.rows()) if pool is None else None
+    pool = picked.source.dense(np.arange(min(len(picked.source), 20_000))) if picked.is_cold else None
+    fixed = picked.source.dense(picked.rows()) if pool is None else None
 
     def features() -> tuple[torch.Tensor, torch.Tensor]:
         if fixed is not None:

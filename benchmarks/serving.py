@@ -28,7 +28,7 @@ from pathlib import Path
 import open_clip
 import torch
 
-from benchmarks.library import write_library
+from benchmarks.random_library import write_library
 from benchmarks.report import Row, Spread, at_least, at_most, interleaved, print_rows
 from indexer.index import VideoIndex
 from indexer.records import SearchOptions

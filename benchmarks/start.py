@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.library import write_library
+from benchmarks.random_library import write_library
 from benchmarks.report import Row, Spread, Target, at_most, print_rows
 from model.registry import load_model
 
