@@ -162,6 +162,22 @@ class VideoChange:
 
 
 @dataclass(frozen=True, slots=True)
+class JobProgress:
+    """How far the indexing of one video is."""
+
+    segments_done: int = 0
+    """Segments that are encoded."""
+    segments_total: int = 0
+    """Segments of the video; 0 until it was probed."""
+    frames_done: int = 0
+    """Frames that are encoded."""
+    seconds_done: float = 0.0
+    """Seconds of video in the encoded segments."""
+    seconds_total: float = 0.0
+    """The video's duration; 0 until it was probed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A durable unit of indexing."""
 

@@ -21,7 +21,7 @@ from indexer.catalogue import bound_model, jobs, videos
 from indexer.catalogue.database import Database
 from indexer.errors import CatalogueBusy, JobLost, MediaError, ModelMismatch, SandboxClosed, StorageFull
 from indexer.pipeline import FrameSource, PipelineConfig, index_video
-from indexer.records import Job, JobStage
+from indexer.records import Job, JobProgress, JobStage
 from model.errors import VidgrainError
 from model.types import VideoTextModel
 
@@ -177,7 +177,7 @@ class _Lease:
         self._job = job
         self._config = config
         self._stop = stop
-        self._progress: tuple[JobStage, int, int] = ("probe", 0, 0)
+        self._progress: tuple[JobStage, JobProgress] = "probe", JobProgress()
         self._lost: JobLost | None = None
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -191,7 +191,7 @@ class _Lease:
 
     def report(self, stage: JobStage, done: int, total: int) -> None:
         """Between two steps of the work. Raises: JobLost, _CancelRequested, _StopRequested."""
-        self._progress = stage, done, total
+        self._progress = stage, JobProgress(segments_done=done, segments_total=total)
         if self._lost is not None:
             raise self._lost
         if self._renew().is_cancel_requested:

@@ -23,7 +23,7 @@ from indexer.catalogue.rows import (
 )
 from indexer.catalogue.segments import check_features, replace_segments
 from indexer.errors import JobConflict, JobLost, NotFound
-from indexer.records import Job, JobStage, JobStatus, MediaInfo, SegmentFeatures
+from indexer.records import Job, JobProgress, JobStage, JobStatus, MediaInfo, SegmentFeatures
 
 CANCELLED = "cancelled", "The indexing was cancelled."
 EXHAUSTED = "worker_lost", "The worker stopped without reporting in each attempt; the last was attempt {}."
@@ -133,12 +133,12 @@ def _open_rows(tx: Transaction) -> list[Row]:
     return running + tx.rows(queued, tx.now_s)
 
 
-def heartbeat(tx: Transaction, job: Job, lease_s: float, stage: JobStage, done: int, total: int) -> Job:
+def heartbeat(tx: Transaction, job: Job, lease_s: float, stage: JobStage, progress: JobProgress) -> Job:
     """Renew the lease and store the progress; the returned job shows a cancel request. Raises: JobLost."""
     require_owned(tx, job)
     tx.change(
         "UPDATE jobs SET lease_expires_at = ?, stage = ?, progress_done = ?, progress_total = ? WHERE id = ?",
-        *(tx.now_s + lease_s, stage, done, total, job.id),
+        *(tx.now_s + lease_s, stage, progress.segments_done, progress.segments_total, job.id),
     )
     return get_job(tx, job.id)
 

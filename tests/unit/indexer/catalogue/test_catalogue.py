@@ -31,7 +31,7 @@ from indexer.errors import (
     NotFound,
     StorageFull,
 )
-from indexer.records import VideoChange
+from indexer.records import JobProgress, VideoChange
 from model.errors import ModelError, ShapeError
 from model.types import ModelSpec
 from tests.support.catalogues import MEDIA, SPEC, Catalogue, Clock, add, add_ready, claim, features
@@ -308,7 +308,7 @@ def test_a_removed_video_is_gone_and_its_job_ends(catalogue: Catalogue) -> None:
     other = add(catalogue, "b")
     job = claim(catalogue)
     catalogue.remove_video(other.video_id)
-    for gone in (lambda: catalogue.heartbeat(job, 10, "encode", 1, 2), lambda: catalogue.release_job(job)):
+    for gone in (lambda: catalogue.heartbeat(job, 10, "encode", JobProgress(1, 2)), lambda: catalogue.release_job(job)):
         with pytest.raises(JobLost):
             gone()
     with pytest.raises(JobLost):
@@ -579,7 +579,7 @@ def test_a_silent_worker_loses_its_job_and_its_word(catalogue: Catalogue, clock:
     assert (new.id, new.attempt) == (old.id, 2)
     late = (
         lambda: catalogue.publish(old, MEDIA, features(9), SPEC.fingerprint),
-        lambda: catalogue.heartbeat(old, 10, "encode", 1, 2),
+        lambda: catalogue.heartbeat(old, 10, "encode", JobProgress(1, 2)),
         lambda: catalogue.fail_job(old, "x", "y", retry=False),
         lambda: catalogue.release_job(old),
         lambda: catalogue.end_cancelled(old),
@@ -606,7 +606,7 @@ def test_a_heartbeat_keeps_the_lease_and_tells_the_progress(catalogue: Catalogue
     add(catalogue, "a")
     job = claim(catalogue, lease_s=10)
     clock.pass_s(9)
-    told = catalogue.heartbeat(job, 10, "encode", 2, 5)
+    told = catalogue.heartbeat(job, 10, "encode", JobProgress(2, 5))
     assert (told.stage, told.progress_done, told.progress_total) == ("encode", 2, 5)
     clock.pass_s(9)
     assert catalogue.claim_job("w2", 10) is None
@@ -658,7 +658,7 @@ def test_a_queued_job_is_cancelled_at_once_a_running_one_is_asked(catalogue: Cat
     job = claim(catalogue, lease_s=10)
     asked = catalogue.cancel_job(running.job_id)
     assert (asked.status, asked.is_cancel_requested) == ("running", True)
-    assert catalogue.heartbeat(job, 10, "encode", 0, 1).is_cancel_requested
+    assert catalogue.heartbeat(job, 10, "encode", JobProgress(0, 1)).is_cancel_requested
     catalogue.end_cancelled(job)
     assert catalogue.get_job(job.id).status == "cancelled"
     died = add(catalogue, "c")
@@ -734,7 +734,7 @@ def test_threads_and_two_openings_claim_each_job_once(tmp_path: Path) -> None:
         def work(catalogue: Catalogue, owner: str) -> None:
             try:
                 while (job := catalogue.claim_job(owner, 60)) is not None:
-                    catalogue.heartbeat(job, 60, "encode", 0, 1)
+                    catalogue.heartbeat(job, 60, "encode", JobProgress(0, 1))
                     catalogue.publish(job, MEDIA, features(1), SPEC.fingerprint)
                     done.append(job.id)
             except BaseException as error:
