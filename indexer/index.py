@@ -22,6 +22,7 @@ from indexer.catalogue.videos import NewVideo
 from indexer.config import IndexConfig
 from indexer.errors import InvalidQuery
 from indexer.files import digest, existing, total_bytes, unchanged_since_ns
+from indexer.indexing.worker import Worker
 from indexer.loaded import LoadedParts
 from indexer.media.pool import THUMBNAIL_LANE, DecodePool
 from indexer.media.sandbox import DecodeSandbox
@@ -37,7 +38,6 @@ from indexer.records import (
     VideoStatus,
 )
 from indexer.storage import CATALOGUE_FILE, ReceivedFile, Storage, open_catalogue
-from indexer.worker import Worker
 from model.types import Query, VideoFeatures, VideoTextModel
 
 if TYPE_CHECKING:
@@ -315,11 +315,12 @@ class VideoIndex:
         wait: Callable[[float], object] | None = None,
         on_published: Callable[[], object] | None = None,
     ) -> Worker:
-        """A worker for this index, with a decoding process of its own that `close` ends; see Worker."""
-        sandbox = DecodeSandbox(self.config.decoder, self.config.sandbox_limits())
-        self._worker_sandboxes.append(sandbox)
+        """A worker for this index, with decoding processes of its own that `close` ends; see Worker."""
+        limits = self.config.sandbox_limits()
+        sandboxes = [DecodeSandbox(self.config.decoder, limits) for _ in range(self.config.num_worker_decoders)]
+        self._worker_sandboxes += sandboxes
         config = self.config.worker()
-        return Worker(self._database, sandbox, self.model, config, owner=owner, wait=wait, on_published=on_published)
+        return Worker(self._database, sandboxes, self.model, config, owner=owner, wait=wait, on_published=on_published)
 
     def stop_decoding(self) -> None:
         """End the decoding of this index's workers, even in the middle of a file: their jobs are given back."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from indexer.config import IndexConfig
-from indexer.defaults import HEARTBEATS_PER_LEASE
+from indexer.defaults import HEARTBEAT_S, HEARTBEATS_PER_LEASE
 from indexer.index import VideoIndex
 from model.importing import collector_paused
 from model.threads import SERVING_THREADS
@@ -48,5 +48,5 @@ def index_config(settings: Settings) -> IndexConfig:
         max_video_s=settings.max_video_s,
         max_query_s=settings.max_query_s,
         lease_s=settings.lease_s,
-        heartbeat_s=settings.lease_s / HEARTBEATS_PER_LEASE,
+        heartbeat_s=min(HEARTBEAT_S, settings.lease_s / HEARTBEATS_PER_LEASE),
     )

@@ -107,6 +107,9 @@ class DecodeSandbox:
         _, payload = self._ask(request, path, timeout_s)
         return bytes(payload)
 
+    def release(self) -> None:
+        """Let the child close its file."""
+
     @property
     def child_pid(self) -> int | None:
         """The process id of the child, None before the first request and after one that ended it."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.pipeline import FrameSource, index_video
+from indexer.indexing.pipeline import index_video
+from indexer.media.frame_source import ReleasableSource
 from tests.support.catalogues import Catalogue
 from tests.support.clips import numbered_frames, write_clip
 from tests.support.fake_sandbox import write_fake_video
@@ -94,7 +95,7 @@ def wait_for_a_claim(catalogue: Catalogue) -> None:
         time.sleep(0.005)
 
 
-def check_indexed_once(catalogue: Catalogue, ids: list[str], source: FrameSource) -> None:
+def check_indexed_once(catalogue: Catalogue, ids: list[str], source: ReleasableSource) -> None:
     """Each video is ready with exactly the features that an undisturbed run makes; each job has succeeded."""
     assert catalogue.count_jobs() == {"queued": 0, "running": 0, "succeeded": len(ids), "failed": 0, "cancelled": 0}
     assert {video.id for video in catalogue.list_videos(limit=1000)[0]} == set(ids)
@@ -103,7 +104,7 @@ def check_indexed_once(catalogue: Catalogue, ids: list[str], source: FrameSource
     num_segments = 0
     for video_id in ids:
         video, stored = catalogue.get_video(video_id), catalogue.segments(video_id)
-        expected = index_video(video, source, FakeModel(), pipeline_config(), lambda *step: None)
+        expected = index_video(video, [source], FakeModel(), pipeline_config())
         assert (video.status, video.num_segments, video.media) == ("ready", len(expected.segments), expected.media)
         assert [segment.position for segment in stored] == list(range(len(expected.segments)))
         for back, wanted in zip(stored, expected.segments, strict=True):

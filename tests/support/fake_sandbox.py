@@ -50,6 +50,9 @@ class FakeSandbox:
         self._read(path)
         return b"\xff\xd8fake\xff\xd9"
 
+    def release(self) -> None:
+        self.calls.append("release")
+
     def close(self) -> None:
         self.calls.append("close")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from indexer.config import IndexConfig
+from indexer.indexing.pipeline import PipelineConfig
+from indexer.indexing.worker import WorkerConfig
 from indexer.media.sandbox import SandboxLimits
-from indexer.pipeline import PipelineConfig
 from indexer.records import SearchOptions
-from indexer.worker import WorkerConfig
 from service.opening import index_config
 from service.settings import InvalidSettings, Settings, load_settings, settings_page
 
