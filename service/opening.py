@@ -47,6 +47,8 @@ def index_config(settings: Settings) -> IndexConfig:
         exact_budget_ms=settings.exact_budget_ms,
         max_video_s=settings.max_video_s,
         max_query_s=settings.max_query_s,
+        worker_decoders=settings.worker_decoders,
+        worker_cores=settings.torch_threads,
         lease_s=settings.lease_s,
         heartbeat_s=min(HEARTBEAT_S, settings.lease_s / HEARTBEATS_PER_LEASE),
     )

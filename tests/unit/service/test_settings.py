@@ -68,13 +68,17 @@ def test_every_setting_of_the_index_reaches_it() -> None:
         exact_budget_ms=12.5,
         max_video_s=3.5,
         max_query_s=4.5,
-        lease_s=8.0,
+        lease_s=2.0,
+        worker_decoders=7,
+        torch_threads=3,
     )
     config = index_config(changed)
     shared = {field.name for field in fields(IndexConfig)} & set(Settings.model_fields)
-    assert shared == changed.model_fields_set
+    assert shared | {"torch_threads"} == changed.model_fields_set
+    assert config.worker_cores == 3
     assert {name: getattr(config, name) for name in shared} == {name: getattr(changed, name) for name in shared}
-    assert config.heartbeat_s == 2.0
+    assert config.heartbeat_s == 0.5
+    assert index_config(Settings()).heartbeat_s == 1.0
 
 
 def test_environment_over_file_over_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
