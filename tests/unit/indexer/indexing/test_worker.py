@@ -15,7 +15,7 @@ from indexer.catalogue.videos import NewVideo
 from indexer.errors import CatalogueBusy, DecodeInterrupted, ModelMismatch, SandboxClosed, StorageFull
 from indexer.indexing.pipeline import PipelineConfig
 from indexer.indexing.worker import Worker, WorkerConfig
-from indexer.records import AddResult, Frames, Job
+from indexer.records import AddResult, Frames, Job, MediaInfo
 from model.resize import FrameResize
 from model.types import Pixels, VideoFeatures
 from tests.support.catalogues import Catalogue, Clock
@@ -341,3 +341,93 @@ def test_no_room_to_publish_is_tried_again_later(tmp_path: Path, clock: Clock) -
         job = worker(catalogue).run_once()
         assert job is not None
         assert job.status == "succeeded"
+
+
+def test_several_jobs_are_in_hand_at_once(catalogue: Catalogue, tmp_path: Path) -> None:
+    """Each of three readers waits until the others read too."""
+    together = threading.Barrier(3, timeout=30)
+
+    class Meeting(FakeSandbox):
+        def probe(self, path: Path) -> MediaInfo:
+            together.wait()
+            return super().probe(path)
+
+    for n in range(3):
+        add_file(catalogue, write_fake_video(tmp_path / f"v{n}", 3.0, "red"))
+    stop = threading.Event()
+    Worker(catalogue, [Meeting() for _ in range(3)], FakeModel(), CONFIG, wait=lambda _: stop.set()).run(stop)
+    assert catalogue.count_jobs()["succeeded"] == 3
+
+
+def test_a_cancelled_job_leaves_the_others_alone(catalogue: Catalogue, tmp_path: Path) -> None:
+    slow = add_file(catalogue, write_fake_video(tmp_path / "slow", 4000.0, "red"))
+    others = [add_file(catalogue, write_fake_video(tmp_path / f"v{n}", 6.0, "blue")) for n in range(5)]
+    stop = threading.Event()
+
+    class Cancelling(FakeSandbox):
+        def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
+            if path.name == "slow" and instants_s[0] > 20:
+                job = catalogue.get_job(slow.job_id)
+                if not job.is_cancel_requested and job.status == "running":
+                    catalogue.cancel_job(slow.job_id)
+            return super().read_frames(path, instants_s, resize)
+
+    sources = [Cancelling(0.01), Cancelling(0.01)]
+    Worker(catalogue, sources, FakeModel(), CONFIG, wait=lambda _: stop.set()).run(stop)
+    assert catalogue.get_job(slow.job_id).status == "cancelled"
+    assert {catalogue.get_job(added.job_id).status for added in others} == {"succeeded"}
+    assert sum(source.calls.count("read_frames") for source in sources) < 1000
+
+
+def test_a_job_in_its_last_attempt_is_worked_on_alone(catalogue: Catalogue, tmp_path: Path, clock: Clock) -> None:
+    """Its worker was lost twice, and it may have been the one to blame: nobody shares the third with it."""
+    suspect = add_file(catalogue, write_fake_video(tmp_path / "suspect", 3.0, "red"))
+    for _ in range(2):
+        assert catalogue.claim_job("dead", 10) is not None
+        clock.pass_s(11)
+    for n in range(6):
+        add_file(catalogue, write_fake_video(tmp_path / f"v{n}", 3.0, "blue"))
+    stop = threading.Event()
+    beside: list[int] = []
+
+    class Watching(FakeSandbox):
+        def probe(self, path: Path) -> MediaInfo:
+            if path.name == "suspect":
+                beside.append(catalogue.count_jobs()["running"])
+            return super().probe(path)
+
+    Worker(catalogue, [Watching(), Watching()], FakeModel(), CONFIG, wait=lambda _: stop.set()).run(stop)
+    assert beside == [1]
+    assert catalogue.count_jobs()["succeeded"] == 7
+    assert catalogue.get_job(suspect.job_id).attempt == 3
+
+
+def test_what_could_not_be_written_down_is_not_lost(tmp_path: Path) -> None:
+    """The catalogue is busy when a video is to be published: its features are kept until it isn't."""
+    troubles = [CatalogueBusy("busy") for _ in range(3)]
+
+    class Busy(Catalogue):
+        is_encoded = False
+
+        def write(self) -> AbstractContextManager[Transaction]:
+            if self.is_encoded and troubles and threading.current_thread() is threading.main_thread():
+                raise troubles.pop()
+            return super().write()
+
+    class Model(FakeModel):
+        def encode_video(self, segments: Sequence[Pixels]) -> VideoFeatures:
+            catalogue.is_encoded = True
+            return super().encode_video(segments)
+
+    sandbox, stop = FakeSandbox(), threading.Event()
+    with Busy(tmp_path / "catalogue.sqlite") as catalogue:
+        add_file(catalogue, write_fake_video(tmp_path / "v", 3.0, "red"))
+
+        def wait(seconds: float) -> None:
+            if catalogue.count_jobs()["succeeded"]:
+                stop.set()
+
+        Worker(catalogue, [sandbox], Model(), CONFIG, wait=wait).run(stop)
+        assert catalogue.list_jobs()[0][0].attempt == 1
+    assert not troubles
+    assert sandbox.calls.count("probe") == 1
