@@ -16,6 +16,7 @@ from indexer.indexing.core_share import CoreShare
 from indexer.indexing.segment_queue import ReadSegment, SegmentQueue
 from indexer.indexing.task import VideoTask
 from indexer.records import Frames, SegmentFeatures, SegmentPlan
+from model.threads import threads_of_this_thread
 from model.types import VideoTextModel
 
 log = logging.getLogger("vidgrain.worker")
@@ -104,10 +105,3 @@ def encode(plans: Sequence[SegmentPlan], frames: Sequence[Frames], model: VideoT
         )
         for v, (plan, part) in enumerate(zip(plans, frames, strict=True))
     ]
-
-
-def threads_of_this_thread(count: int) -> None:
-    import torch
-
-    if torch.get_num_threads() != count:
-        torch.set_num_threads(count)
