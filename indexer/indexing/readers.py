@@ -5,7 +5,6 @@ It knows no model but the size that it takes, and no job.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from indexer.media.frame_source import ReleasableSource
 from indexer.segments import plan_segments
 from model.resize import FrameResize
 
-log = logging.getLogger("vidgrain.worker")
+REST_AFTER_S = 30.0
+"""Seconds without work after which a decode child is ended; the next file starts another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Readers:
             thread.join()
 
     def _read(self, source: ReleasableSource) -> None:
-        while (stretch := self._stretches.take()) is not None:
+        while (stretch := self._next(source)) is not None:
             try:
                 if stretch.stop is None:
                     self._open(source, stretch)
@@ -86,6 +86,14 @@ class Readers:
             finally:
                 self._stretches.finish(stretch)
                 source.release()
+
+    def _next(self, source: ReleasableSource) -> Stretch | None:
+        """The next stretch; a source that gets none for a while takes no memory until it does."""
+        stretch = self._stretches.take(REST_AFTER_S)
+        if stretch is None and not self._stretches.is_closed:
+            source.rest()
+            stretch = self._stretches.take()
+        return stretch
 
     def _open(self, source: ReleasableSource, stretch: Stretch) -> None:
         task = stretch.task

@@ -56,16 +56,23 @@ class StretchQueue:
             self._files.append(Stretch(task))
             self._changed.notify()
 
-    def take(self) -> Stretch | None:
-        """The next stretch for a reader, which calls `finish` after it; waits for one. None once closed."""
-        with self._changed:
-            while not self._is_closed:
+    def take(self, patience_s: float | None = None) -> Stretch | None:
+        """The next stretch for a reader, which calls `finish` after it; waits for one, but no longer than patience_s.
+
+        None if there was none in time, or the queue is closed.
+        """
+        found: list[Stretch] = []
+
+        def find() -> bool:
+            if not self._is_closed:
                 stretch = self._files.popleft() if self._files else self._half()
-                if stretch is not None:
-                    self._in_work.append(stretch)
-                    return stretch
-                self._changed.wait()
-            return None
+                found.extend([] if stretch is None else [stretch])
+            return bool(found) or self._is_closed
+
+        with self._changed:
+            self._changed.wait_for(find, patience_s)
+            self._in_work += found
+            return found[0] if found else None
 
     def plan(self, stretch: Stretch, num_segments: int) -> None:
         """The video of this stretch has so many segments: all are its own, and may be shared from now on."""
@@ -80,6 +87,11 @@ class StretchQueue:
                 return None
             stretch.next += 1
             return stretch.next - 1
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether readers are to end."""
+        return self._is_closed
 
     def finish(self, stretch: Stretch) -> None:
         """The reader is done with a stretch."""

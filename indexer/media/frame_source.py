@@ -28,3 +28,7 @@ class ReleasableSource(FrameSource, Protocol):
     def release(self) -> None:
         """Let go of the file that was read last; the next verb opens its file again."""
         ...
+
+    def rest(self) -> None:
+        """Give back all memory: end the child; the next verb starts another."""
+        ...

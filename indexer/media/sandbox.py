@@ -110,6 +110,11 @@ class DecodeSandbox:
     def release(self) -> None:
         """Let the child close its file."""
 
+    def rest(self) -> None:
+        """End the child; the next request starts another. Harmless when repeated."""
+        with self._lock:
+            self._drop()
+
     @property
     def child_pid(self) -> int | None:
         """The process id of the child, None before the first request and after one that ended it."""

@@ -53,6 +53,9 @@ class FakeSandbox:
     def release(self) -> None:
         self.calls.append("release")
 
+    def rest(self) -> None:
+        self.calls.append("rest")
+
     def close(self) -> None:
         self.calls.append("close")
 
