@@ -55,10 +55,16 @@ class Sizes:
     """Clips of the memory measurement, a second each."""
     size: tuple[int, int] = (1280, 720)
     tiny_size: tuple[int, int] = (320, 180)
+    encode_s: float = 10.0
+    """How long encoding alone is measured, once its best setting is known."""
+    decode_rounds: int = 3
+    """Of the twelve frames, for each round of what takes minutes."""
 
 
 FULL = Sizes()
-QUICK = Sizes(4, (2, 5), num_short=8, short_s=1, twelve_s=6, piece_s=6, num_pieces=2, num_tiny=40)
+QUICK = Sizes(
+    4, (2, 5), num_short=8, short_s=1, twelve_s=6, piece_s=6, num_pieces=2, num_tiny=40, encode_s=0.5, decode_rounds=1
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,9 @@ def plan_mixed(sizes: Sizes, footage: Sequence[str]) -> list[Clip]:
     return planned
 
 
-def plan_even(group: str, count: int, seconds: float, gop: int, size: tuple[int, int], footage: Sequence[str]) -> list[Clip]:
+def plan_even(
+    group: str, count: int, seconds: float, gop: int, size: tuple[int, int], footage: Sequence[str]
+) -> list[Clip]:
     """Videos that differ in their pictures only."""
     kbit_s = round(3000 * size[0] * size[1] / (1280 * 720)) + 100
     return [
@@ -145,7 +153,9 @@ def library(folder: Path, sizes: Sizes, parts: Sequence[str]) -> Library:
     footage = [str(path) for path in real_footage()]
     wanted = set(parts)
     mixed = plan_mixed(sizes, footage) if wanted & {"whole", "memory", "gpu"} else []
-    short = plan_even("short", sizes.num_short if "clips" in wanted else 0, sizes.short_s, CLIP_GOP, sizes.size, footage)
+    short = plan_even(
+        "short", sizes.num_short if "clips" in wanted else 0, sizes.short_s, CLIP_GOP, sizes.size, footage
+    )
     is_decoding = bool(wanted & {"decode", "long", "keyframes"})
     twelve, pieces = (
         {gop: plan_even(f"{group}-gop{gop}", 1, seconds, gop, sizes.size, footage)[0] for gop in gops}

@@ -12,46 +12,30 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-import open_clip
+import numpy as np
 import torch
 
-from benchmarks.indexing_alone import (
-    GPU_BATCHES,
-    Speed,
-    copy_rate,
-    decode_alone,
-    encode_alone,
-    has_precisions,
-    model_for,
-    num_cores,
-)
+from benchmarks.apart import apart
+from benchmarks.indexing_alone import Speed, decode_alone, num_cores
 from benchmarks.indexing_clips import Library
+from benchmarks.indexing_encode import GPU_BATCHES, copy_rate, encode_alone, has_precisions, model_for
 from benchmarks.process_tree import Used, measured, memory_of_tree
 from benchmarks.report import Row, Spread, at_least
+from benchmarks.stages import sampled
 from indexer.config import IndexConfig
 from indexer.defaults import MAX_SEGMENT_S
 from indexer.index import VideoIndex
 from indexer.segments import plan_segments
-from model.checkpoints.folder import save_checkpoint
-from model.network import NetworkConfig
-from model.registry import build_network
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 LOOK_EVERY_S = 0.1
 """How often the benchmark looks whether all jobs have ended."""
-SAMPLE_EVERY_S = 0.02
 MEMORY_EVERY_S = 0.5
-ENCODE_S = 10.0
-"""How long the best setting encodes."""
+STAGES = {"encode": ("", "encode_video"), "publish": ("jobs.py", "publish")}
+WAITING = "wait for frames"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +60,7 @@ class WholeRun:
     """Asked of the decoder."""
     used: Used
     shares: Mapping[str, float]
-    """Of the time, for each stage: while at least one thread was in it."""
+    """Of the time, for each stage."""
 
     @property
     def per_s(self) -> float:
@@ -89,45 +73,6 @@ class WholeRun:
         return self.seconds / self.used.wall_s
 
 
-@dataclass
-class Stages:
-    """How often a sample found a thread in a stage."""
-
-    num_samples: int = 0
-    found: dict[str, int] = field(default_factory=lambda: {"encode": 0, "publish": 0})
-
-    def shares(self) -> dict[str, float]:
-        """Of the samples; "wait for frames" is where no thread encoded or published."""
-        count = max(1, self.num_samples)
-        return {name: number / count for name, number in self.found.items()}
-
-    def look(self, stacks: Sequence[Sequence[tuple[str, str]]]) -> None:
-        """Count one sample. stacks: of each thread, (file, function) of all its frames."""
-        self.num_samples += 1
-        functions = {(Path(file).name, function) for stack in stacks for file, function in stack}
-        is_encoding = any(function == "encode_video" for _, function in functions)
-        is_publishing = ("jobs.py", "publish") in functions
-        self.found["encode"] += is_encoding
-        self.found["publish"] += is_publishing
-        self.found["wait for frames"] = self.found.get("wait for frames", 0) + (not is_encoding and not is_publishing)
-
-
-def apart(call: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-    """Call a function in a fresh process and wait for it."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(call, *given, **named).result()
-
-
-def make_model(folder: Path, *, is_small: bool = False) -> str:
-    """ViT-B/32 with random weights, in a folder; its name. is_small: two layers only, to try a benchmark out."""
-    config = open_clip.get_model_config("ViT-B-32-quickgelu")
-    if is_small:
-        config["vision_cfg"]["layers"] = config["text_cfg"]["layers"] = 2
-    torch.manual_seed(0)
-    save_checkpoint(folder, build_network(NetworkConfig("xclip", 32, 12, model_cfg=config)).eval())
-    return str(folder)
-
-
 def index_whole(work: Work) -> WholeRun:
     """Index the files in a fresh data folder; adding them and loading the model aren't counted.
 
@@ -138,8 +83,10 @@ def index_whole(work: Work) -> WholeRun:
     with tempfile.TemporaryDirectory() as folder, VideoIndex.open(Path(folder), model, config) as index:
         for path in work.paths:
             index.add(path)
+        side = model.spec.image_size
+        model.encode_video([np.zeros((1, side, side, 3), np.uint8)])  # libraries load their parts at their first call
         worker = index.worker()
-        with sampled() as stages, measured(MEMORY_EVERY_S) as used:
+        with sampled(STAGES, WAITING) as stages, measured(MEMORY_EVERY_S) as used:
             run_to_the_end(index, worker.run)
         found = index.list(limit=1)[0]
         assert found, "nothing was added"
@@ -157,30 +104,12 @@ def run_to_the_end(index: VideoIndex, run: Callable[[threading.Event], None]) ->
             time.sleep(LOOK_EVERY_S)
         stop.set()
 
-    watching = threading.Thread(target=watch)
+    watching = threading.Thread(target=watch, daemon=True)
     watching.start()
     run(stop)
     watching.join()
     if failed := index.jobs(status="failed", limit=1)[0]:
         raise RuntimeError(f"a video wasn't indexed: {failed[0].error_code}: {failed[0].error_message}")
-
-
-@contextmanager
-def sampled() -> Any:
-    """Look at the stacks of all threads while a block runs -> Stages."""
-    stages, is_over = Stages(), threading.Event()
-
-    def watch() -> None:
-        while not is_over.wait(SAMPLE_EVERY_S):
-            stages.look([_stack(frame) for frame in sys._current_frames().values()])
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield stages
-    finally:
-        is_over.set()
-        thread.join()
 
 
 def whole_rows(library: Library, model: str, name: str, rounds: int, device: str = "cpu") -> list[Row]:
@@ -193,7 +122,7 @@ def whole_rows(library: Library, model: str, name: str, rounds: int, device: str
     for _ in range(rounds):
         decoded.append(apart(decode_alone, library.mixed, resize, spec))
         for precision in precisions:
-            encoded[precision].append(apart(encode_alone, model, precision, device, ENCODE_S))
+            encoded[precision].append(apart(encode_alone, model, precision, device, library.sizes.encode_s))
             runs[precision].append(apart(index_whole, Work(library.mixed, model, precision, device)))
     rows: list[Row] = []
     for precision in precisions:
