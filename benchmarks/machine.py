@@ -8,11 +8,11 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 
 def describe_machine() -> dict[str, object]:
     """A JSON-ready description of this machine and of the code that runs on it."""
+    import torch  # here: a process that only measures starts without it
+
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -1,0 +1,254 @@
+"""The videos that the benchmark of indexing reads: what each is like, and making those that aren't in the folder yet.
+
+A file's name carries a digest of its recipe: the same recipe gives the same file, and a folder may be used again. The
+one long file and the ten-minute files are joined from encoded pieces without encoding again, so that the 300 short
+clips and the long file hold the same pictures, bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import av
+
+from benchmarks.indexing_footage import pictures, real_footage
+
+RECIPE = 1
+"""Counts up whenever the same fields give another file."""
+GOPS = (30, 60, 250, 600)
+RATES = (25, 30, 24, 30, 60)
+CLIP_GOP, CLIP_RATE = 50, 25
+"""Of the short clips and the long file."""
+LONG_GOPS = (30, 250)
+TWELVE_GOPS = (30, 250, 600)
+GOLDEN = 0.618034
+"""Multiples of it, without their whole part, spread evenly over 0 to 1 in any number."""
+
+_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "libx264": {"preset": "veryfast", "threads": "1", "sc_threshold": "0"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "threads": "1"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much the benchmark reads."""
+
+    num_mixed: int = 40
+    mixed_s: tuple[int, int] = (20, 60)
+    """The shortest and the longest of the mixed videos."""
+    num_short: int = 300
+    short_s: int = 4
+    twelve_s: int = 20
+    """The video that twelve frames are taken from."""
+    piece_s: int = 60
+    """What the long files are joined from: whole key frame groups of 30 and 250 frames at 25 frames a second."""
+    num_pieces: int = 10
+    num_tiny: int = 2000
+    """Clips of the memory measurement, a second each."""
+    size: tuple[int, int] = (1280, 720)
+    tiny_size: tuple[int, int] = (320, 180)
+    encode_s: float = 10.0
+    """How long encoding alone is measured, once its best setting is known."""
+    decode_rounds: int = 3
+    """Of the twelve frames, for each round of what takes minutes."""
+
+
+FULL = Sizes()
+QUICK = Sizes(
+    4, (2, 5), num_short=8, short_s=1, twelve_s=6, piece_s=6, num_pieces=2, num_tiny=40, encode_s=0.5, decode_rounds=1
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One encoded video."""
+
+    group: str
+    number: int
+    seconds: float
+    fps: int
+    gop: int
+    """Frames from one key frame to the next."""
+    b_frames: int
+    kbit_s: int
+    size: tuple[int, int]
+    codec: str = "libx264"
+    suffix: str = ".mp4"
+    footage: str | None = None
+    """The path of a real video, None for a drawn scene."""
+
+    def path(self, folder: Path) -> Path:
+        """Where it lies."""
+        fields = asdict(self) | {"footage": self.footage and Path(self.footage).name, "recipe": RECIPE}
+        digest = hashlib.sha256(repr(sorted(fields.items())).encode()).hexdigest()[:8]
+        return folder / f"{self.group}-{self.number:04d}-{digest}{self.suffix}"
+
+    @property
+    def num_frames(self) -> int:
+        """How many pictures it shows."""
+        return round(self.seconds * self.fps)
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The files of one run."""
+
+    sizes: Sizes
+    mixed: Sequence[Path]
+    short: Sequence[Path]
+    one_file: Path
+    """What the short clips hold, in one file."""
+    twelve: Mapping[int, Path]
+    """By key frame distance."""
+    long: Mapping[int, Path]
+    """By key frame distance."""
+    tiny: Sequence[Path]
+
+
+def plan_mixed(sizes: Sizes, footage: Sequence[str]) -> list[Clip]:
+    """Videos as a person's folder holds them: lengths, rates, key frames, codecs and containers of all kinds."""
+    shortest, longest = sizes.mixed_s
+    planned = []
+    for n in range(sizes.num_mixed):
+        is_vp9 = n % 13 == 5
+        planned.append(
+            Clip(
+                "mixed",
+                n,
+                shortest + round((longest - shortest) * (n * GOLDEN % 1), 1),
+                RATES[n % len(RATES)],
+                GOPS[n % len(GOPS)],
+                0 if is_vp9 else 3 * (n // len(GOPS) % 2),
+                2000 + round(3000 * ((n + 0.5) * GOLDEN % 1)),
+                sizes.size,
+                "libvpx-vp9" if is_vp9 else "libx264",
+                ".webm" if is_vp9 else ".mkv" if n % 10 == 7 else ".ts" if n % 20 == 9 else ".mp4",
+                _footage_of(n, footage),
+            )
+        )
+    return planned
+
+
+def plan_even(
+    group: str, count: int, seconds: float, gop: int, size: tuple[int, int], footage: Sequence[str]
+) -> list[Clip]:
+    """Videos that differ in their pictures only."""
+    kbit_s = round(3000 * size[0] * size[1] / (1280 * 720)) + 100
+    return [
+        Clip(group, n, seconds, CLIP_RATE, gop, 3, kbit_s, size, footage=_footage_of(n, footage)) for n in range(count)
+    ]
+
+
+def library(folder: Path, sizes: Sizes, parts: Sequence[str]) -> Library:
+    """The files that these parts of the benchmark read, made where they are missing. parts: see indexing.py."""
+    folder.mkdir(parents=True, exist_ok=True)
+    footage = [str(path) for path in real_footage()]
+    wanted = set(parts)
+    mixed = plan_mixed(sizes, footage) if wanted & {"whole", "memory", "gpu"} else []
+    short = plan_even(
+        "short", sizes.num_short if "clips" in wanted else 0, sizes.short_s, CLIP_GOP, sizes.size, footage
+    )
+    is_decoding = bool(wanted & {"decode", "long", "keyframes"})
+    twelve, pieces = (
+        {gop: plan_even(f"{group}-gop{gop}", 1, seconds, gop, sizes.size, footage)[0] for gop in gops}
+        for group, seconds, gops in (
+            ("twelve", sizes.twelve_s, TWELVE_GOPS if is_decoding else ()),
+            ("piece", sizes.piece_s, LONG_GOPS if is_decoding else ()),
+        )
+    )
+    tiny = plan_even("tiny", sizes.num_tiny if "memory" in wanted else 0, 1.0, 25, sizes.tiny_size, footage)
+    make_missing(folder, [*mixed, *short, *twelve.values(), *pieces.values(), *tiny])
+    return Library(
+        sizes,
+        [clip.path(folder) for clip in mixed],
+        [clip.path(folder) for clip in short],
+        _joined("one-file", [clip.path(folder) for clip in short]) if short else folder,
+        {gop: clip.path(folder) for gop, clip in twelve.items()},
+        {gop: _joined(f"long-gop{gop}", [clip.path(folder)] * sizes.num_pieces) for gop, clip in pieces.items()},
+        [clip.path(folder) for clip in tiny],
+    )
+
+
+def make_missing(folder: Path, clips: Sequence[Clip]) -> None:
+    """Encode those that aren't there, one process per core, longest first; progress goes to stderr."""
+    missing = sorted((c for c in clips if not c.path(folder).exists()), key=lambda c: -c.num_frames * c.size[0])
+    if not missing:
+        return
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        made = as_completed([pool.submit(make, clip, clip.path(folder)) for clip in missing])
+        for number, one in enumerate(made, 1):
+            one.result()
+            if number % max(1, len(missing) // 20) == 0 or number == len(missing):
+                print(f"made {number} of {len(missing)} videos", file=sys.stderr, flush=True)
+
+
+def make(clip: Clip, path: Path) -> None:
+    """Encode one video; readers see the whole file or none."""
+
+    def write(target: Path) -> None:
+        seed = int.from_bytes(hashlib.sha256(f"{clip.group} {clip.number}".encode()).digest()[:4], "big")
+        source = None if clip.footage is None else Path(clip.footage)
+        with av.open(str(target), "w") as output:
+            stream = output.add_stream(clip.codec, rate=clip.fps, options=dict(_OPTIONS[clip.codec]))
+            stream.width, stream.height = clip.size
+            stream.pix_fmt, stream.bit_rate = "yuv420p", clip.kbit_s * 1000
+            stream.codec_context.gop_size, stream.codec_context.max_b_frames = clip.gop, clip.b_frames
+            for picture in pictures(source, clip.num_frames, clip.size, seed):
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")))
+            output.mux(stream.encode(None))
+
+    _whole_or_none(path, write)
+
+
+def join(parts: Sequence[Path], path: Path) -> None:
+    """Put videos of one recipe behind one another without encoding again."""
+
+    def write(target: Path) -> None:
+        with av.open(str(target), "w") as output:
+            copy, offset = None, 0
+            for part in parts:
+                with av.open(str(part)) as container:
+                    stream = container.streams.video[0]
+                    copy = copy or output.add_stream_from_template(stream)
+                    end = 0
+                    for packet in container.demux(stream):
+                        if packet.dts is None or packet.pts is None:
+                            continue
+                        end = max(end, packet.pts + packet.duration)
+                        packet.pts += offset
+                        packet.dts += offset
+                        packet.stream = copy
+                        output.mux(packet)
+                    offset += end
+
+    _whole_or_none(path, write)
+
+
+def _joined(name: str, parts: Sequence[Path]) -> Path:
+    digest = hashlib.sha256(" ".join(part.name for part in parts).encode()).hexdigest()[:8]
+    path = parts[0].parent / f"{name}-{digest}.mp4"
+    if not path.exists():
+        join(parts, path)
+    return path
+
+
+def _whole_or_none(path: Path, write: Callable[[Path], None]) -> None:
+    partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _footage_of(number: int, footage: Sequence[str]) -> str | None:
+    """Each real video in turn, and a drawn scene after the last."""
+    return [*footage, None][number % (len(footage) + 1)]
