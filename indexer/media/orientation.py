@@ -38,7 +38,7 @@ def upright_rgb(frame: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
     pixels before turning. Raises: VideoUndecodable for a pixel format that can't be converted.
     """
     try:
-        # One thread: more save nothing at 720p, and the other cores have frames of their own.
+        # One thread gives the same pixels for less CPU time, and the other cores have frames of their own.
         converted = frame.reformat(format="rgb24", width=size[0], height=size[1], threads=1)
     except ValueError as error:
         raise VideoUndecodable(f"Its pixel format {frame.format.name} can't be converted.") from error

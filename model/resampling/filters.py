@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 Filter = Literal["bicubic", "bilinear"]
 
 PRECISION_BITS: Final = 22
-MAX_TAPS: Final = 1 << 20
-"""N * K up to which a table is made (8 MB in double precision); an 8K frame has fewer than 2^16."""
+MAX_TAPS: Final = 1 << 18
+"""N * K up to which a table is made, 1 MB: enough for sides of 65,000 pixels."""
 
 MAX_SIDE: Final = 1 << 24
 """Longest side of a source: PIL counts positions in single precision."""
@@ -68,7 +68,10 @@ def taps(source_size: int, full_size: int, first: int, count: int, filter_name: 
     shifts = starts - np.minimum(starts, source_size - num_taps)
     sources = offsets - shifts[:, None]
     coefs = np.where(sources >= 0, np.take_along_axis(coefs, np.maximum(sources, 0), axis=1), np.int32(0))
-    return Taps((starts - shifts).astype(np.int32), np.ascontiguousarray(coefs, np.int32))
+    found = Taps((starts - shifts).astype(np.int32), np.ascontiguousarray(coefs, np.int32))
+    found.starts.setflags(write=False)  # shared by all callers
+    found.coefs.setflags(write=False)
+    return found
 
 
 def _curve(x: NDArray[np.float64], filter_name: Filter) -> NDArray[np.float64]:
