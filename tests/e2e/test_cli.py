@@ -272,7 +272,7 @@ def test_doctor_finds_all_well_and_says_what_is_not(vidgrain: Any) -> None:
     well = vidgrain("doctor", "--json")
     checks = {c["name"]: c for c in well.json["checks"]}
     assert well.status == 0, [c for c in checks.values() if c["status"] == "fail"]
-    expected = "python packages faiss device kernel decoder data_folder model index redis"
+    expected = "python packages faiss device kernel resize decoder data_folder model index redis"
     assert {name.replace(" ", "_") for name in checks} == set(expected.split())
     assert "read the right frames" in checks["decoder"]["found"]
 
