@@ -115,6 +115,21 @@ class Cursor:
                 self._reopen()
         return self._at_plainly(target)
 
+    def key_near(self, target: int) -> tuple[Picture, bool]:
+        """The key frame nearest to target, the earlier of two; otherwise as at().
+
+        Where the container lists no key frames it is the last one at or before target; where it can't be sought, or
+        does not decode cleanly, the frame shown at target.
+        """
+        if self._run is None:
+            return self._at_plainly(target)
+        try:
+            self.current = self._key_near(target)
+        except NotClean:
+            self._reopen()
+            return self._at_plainly(target)
+        return self.current, False
+
     def packet_times(self) -> tuple[list[int], int]:
         """Sorted times of the packets that are shown, and how many packets there are (more with an edit list)."""
         self._leave()
@@ -160,6 +175,19 @@ class Cursor:
         if self._run.is_last(target):
             self._check_end(target)
         return picture
+
+    def _key_near(self, target: int) -> Picture:
+        if not self._source.has_sought:
+            self._go(self.base)  # some containers load their list with the first seek
+        index = self._source.index(self._early)
+        key = index.key_near(target) if index else None
+        if key is not None and max(key, self.base) == self.current.pts and self.current.frame.key_frame:
+            return self.current
+        if not self._go(target if key is None else max(key, self.base)):
+            raise NotClean
+        self._run = SelectiveRun(self._source, is_start_of_file=False)
+        self._is_lost = False
+        return self._run.key()
 
     def _leaps(self, target: int) -> bool:
         """Whether a seek to target skips more than it costs, or is the only way."""

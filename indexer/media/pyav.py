@@ -79,7 +79,8 @@ class Source:
         if self.names & ORDERED_ONLY:
             self._slots = {entry.pos + 8: entry.timestamp for entry in self._stream.index_entries}
         self._last_part = 0
-        self._has_sought = False
+        self.has_sought = False
+        """Whether a seek succeeded."""
         self._can_skip = self.codec_name in SKIPPING or _is_one_layer(self.codec_name, self._codec.extradata)
         self._clock_of_keys: Clock | None = None
         if self.names & RESTARTING:
@@ -142,7 +143,7 @@ class Source:
         if is_by_decoding_time:
             index.is_whole = 0 < self._stream.frames <= len(self._stream.index_entries)
         else:
-            index.is_whole = self._has_sought  # Matroska's list is loaded by the first seek
+            index.is_whole = self.has_sought  # Matroska's list is loaded by the first seek
         return index
 
     def seek(self, time: int) -> bool:
@@ -154,7 +155,7 @@ class Source:
                 self._container.seek(time, stream=self._stream, backward=True)
         except av.error.FFmpegError:
             return False
-        self._has_sought = True
+        self.has_sought = True
         return True
 
     def packets(self) -> Iterator[av.Packet[VideoStream]]:

@@ -23,7 +23,7 @@ from indexer.media.cursor import Cursor
 from indexer.media.decord import read_with_decord, require_decord
 from indexer.media.orientation import jpeg, orientation, upright_rgb
 from indexer.media.pyav import stamp, translated
-from indexer.records import Frames, MediaInfo
+from indexer.records import Frames, MediaInfo, Sampling
 from model.resize import FrameResize
 
 Decoder = Literal["pyav", "decord"]
@@ -71,9 +71,20 @@ class Reader:
                 has_audio=source.has_audio,
             )
 
-    def read_frames(self, path: Path, instants_s: Sequence[float], *, resize: FrameResize | None = None) -> Frames:
+    def read_frames(
+        self,
+        path: Path,
+        instants_s: Sequence[float],
+        *,
+        resize: FrameResize | None = None,
+        sampling: Sampling = "exact",
+    ) -> Frames:
         """The frame shown at each instant (seconds from the first frame), upright sRGB; one frame is given once.
 
+        sampling: "keyframes" takes the key frame nearest to each instant instead (the earlier of two), which may lie
+        outside a segment but never outside the file. Where the container lists no key frames it is the last one at or
+        before the instant; a container that can't be sought, a stream that doesn't decode cleanly and decord give
+        exact frames. Times are always those of the frames given.
         resize: what a model does to frames first; each is resized as it is decoded, so that large pictures never stand
         side by side.
         Raises: UnsupportedMedia, VideoUndecodable (also where the frames near an instant are damaged, or a third of
@@ -86,7 +97,7 @@ class Reader:
             targets = sorted({cursor.base + cursor.ticks(t) for t in instants_s})
             if self._decoder == "decord":
                 return read_with_decord(path, cursor, targets, resize)
-            return _gather(cursor, targets, resize)
+            return _gather(cursor, targets, resize, sampling)
 
     def thumbnail(self, path: Path, at_s: float, max_side: int = 320) -> bytes:
         """A JPEG of the frame shown at at_s, its longer side at most max_side pixels. The file is closed.
@@ -132,10 +143,11 @@ def read_frames(
     max_pixels: int | None = None,
     *,
     resize: FrameResize | None = None,
+    sampling: Sampling = "exact",
 ) -> Frames:
     """As Reader.read_frames, of a file that is opened and closed."""
     with closing_reader(decoder, max_pixels) as reader:
-        return reader.read_frames(path, instants_s, resize=resize)
+        return reader.read_frames(path, instants_s, resize=resize, sampling=sampling)
 
 
 def thumbnail(
@@ -155,15 +167,16 @@ def closing_reader(decoder: Decoder = "pyav", max_pixels: int | None = None) -> 
         reader.release()
 
 
-def _gather(cursor: Cursor, targets: Sequence[int], resize: FrameResize | None) -> Frames:
+def _gather(cursor: Cursor, targets: Sequence[int], resize: FrameResize | None, sampling: Sampling) -> Frames:
     size: tuple[int, int] | None = None
     shape: tuple[int, ...] | None = None
     times: list[int] = []
     pixels: list[NDArray[np.uint8]] = []
     num_stale = 0
     cursor.expect(targets)
+    read = cursor.at if sampling == "exact" else cursor.key_near
     for target in targets:
-        picture, is_stale = cursor.at(target)
+        picture, is_stale = read(target)
         num_stale += is_stale
         if num_stale >= 2 and num_stale * 3 > len(targets):
             raise VideoUndecodable(

@@ -108,6 +108,16 @@ class SelectiveRun:
             self._feed(is_wanted=True)
         return self._out[0]
 
+    def key(self) -> Picture:
+        """The key frame that the run starts with, nothing else; the decoder is empty then."""
+        self._feed(is_wanted=True)
+        if not self._out:
+            self._empty()
+        if not self._out:
+            raise NotClean
+        self._is_empty = True
+        return self._out[0]
+
     def is_last(self, target: int) -> bool:
         """Whether nothing is shown after target; known once at() was asked for it."""
         return not self._look.is_followed(target)
