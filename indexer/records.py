@@ -19,6 +19,8 @@ JobStage = Literal["queued", "probe", "encode", "publish", "done"]
 VideoStatus = Literal["pending", "ready", "failed"]
 OnDuplicate = Literal["skip", "replace", "error"]
 RecallMode = Literal["auto", "exact", "ann"]
+Sampling = Literal["exact", "keyframes"]
+"""Which frames of a video are read: those shown at the instants asked for, or the key frames nearest to them."""
 
 
 @dataclass(frozen=True, slots=True)
