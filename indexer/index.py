@@ -317,7 +317,8 @@ class VideoIndex:
     ) -> Worker:
         """A worker for this index, with decoding processes of its own that `close` ends; see Worker."""
         limits = self.config.sandbox_limits()
-        sandboxes = [DecodeSandbox(self.config.decoder, limits) for _ in range(self.config.num_worker_decoders)]
+        num = self.config.num_worker_decoders
+        sandboxes = [DecodeSandbox(self.config.decoder, limits, threads=1) for _ in range(num)]
         self._worker_sandboxes += sandboxes
         config = self.config.worker()
         return Worker(self._database, sandboxes, self.model, config, owner=owner, wait=wait, on_published=on_published)

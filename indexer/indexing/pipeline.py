@@ -26,7 +26,7 @@ from indexer.indexing.segment_queue import SegmentQueue
 from indexer.indexing.stretches import StretchQueue
 from indexer.indexing.task import IndexedVideo, VideoTask
 from indexer.media.frame_source import ReleasableSource
-from indexer.records import Video
+from indexer.records import Sampling, Video
 from model.types import VideoTextModel
 
 CPU_BATCH_SEGMENTS = 4
@@ -44,6 +44,8 @@ class PipelineConfig:
     """Longest segment."""
     max_video_s: float = defaults.MAX_VIDEO_S
     """Longer videos are refused."""
+    sampling: Sampling = "exact"
+    """Which frames of a segment are read."""
     batch_segments: int | None = None
     """Segments encoded in one call of the model at most; None for the model's own preference."""
     frame_bytes: int = defaults.FRAME_BYTES
@@ -66,7 +68,9 @@ class Pipeline:
         self._stretches = StretchQueue()
         self._segments = SegmentQueue(config.frame_bytes)
         cores = CoreShare(num_cores)
-        plan = ReadingPlan(model.spec.num_frames, model.resize, config.max_segment_s, config.max_video_s)
+        plan = ReadingPlan(
+            model.spec.num_frames, model.resize, config.max_segment_s, config.max_video_s, config.sampling
+        )
         self._readers = Readers(
             sources, plan, self._stretches, self._segments, cores, fail=self.fail, compare_hash=self._compare_hash
         )

@@ -17,6 +17,7 @@ from indexer.indexing.segment_queue import ReadSegment, SegmentQueue
 from indexer.indexing.stretches import Stretch, StretchQueue
 from indexer.indexing.task import VideoTask
 from indexer.media.frame_source import ReleasableSource
+from indexer.records import Sampling
 from indexer.segments import plan_segments
 from model.resize import FrameResize
 
@@ -36,6 +37,8 @@ class ReadingPlan:
     """Longest segment."""
     max_video_s: float = defaults.MAX_VIDEO_S
     """Longer videos are refused."""
+    sampling: Sampling = "exact"
+    """Which frames stand for the instants."""
 
 
 class Readers:
@@ -118,7 +121,7 @@ class Readers:
             return
         try:
             with self._cores.taken():
-                frames = source.read_frames(task.video.path, plan.instants_s, resize)
+                frames = source.read_frames(task.video.path, plan.instants_s, resize, sampling=self._plan.sampling)
             if not len(frames.pixels):
                 raise VideoUndecodable(
                     f"No frame could be read between {plan.start_s:.2f} s and {plan.end_s:.2f} s.",

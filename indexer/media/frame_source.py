@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from indexer.records import Frames, MediaInfo
+from indexer.records import Frames, MediaInfo, Sampling
 from model.resize import FrameResize
 
 
@@ -24,6 +24,17 @@ class FrameSource(Protocol):
 
 class ReleasableSource(FrameSource, Protocol):
     """The verbs of DecodeSandbox: its child keeps a file open from one reading to the next."""
+
+    def read_frames(
+        self,
+        path: Path,
+        instants_s: Sequence[float],
+        resize: FrameResize | None = None,
+        *,
+        sampling: Sampling = "exact",
+    ) -> Frames:
+        """As FrameSource's; sampling: which frames stand for the instants. Raises: MediaError."""
+        ...
 
     def release(self) -> None:
         """Let go of the file that was read last; the next verb opens its file again."""

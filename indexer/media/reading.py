@@ -191,4 +191,4 @@ def _gather(cursor: Cursor, targets: Sequence[int], resize: FrameResize | None, 
             times.append(picture.pts)
             pixels.append(upright if resize is None else resize(upright[None])[0])
     times_s = np.array([cursor.seconds(pts - cursor.base) for pts in times], dtype=np.float64)
-    return Frames(np.stack(pixels), times_s)
+    return Frames(np.ascontiguousarray(np.stack(pixels)), times_s)

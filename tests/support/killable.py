@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from indexer.catalogue.videos import NewVideo
 from indexer.indexing.pipeline import PipelineConfig
 from indexer.indexing.worker import Worker, WorkerConfig
 from indexer.media.sandbox import DecodeSandbox
 from indexer.records import Frames
-from model.resize import FrameResize
 from tests.support.catalogues import Catalogue, add
 from tests.support.fake_sandbox import FakeSandbox
 from tests.support.fakes import FakeModel
@@ -55,9 +55,9 @@ def add_file(catalogue: Catalogue, path: Path, max_attempts: int) -> str:
 class UnhurriedSandbox(DecodeSandbox):
     """The real one, a tenth of a second late with every stretch: a kill soon after a claim finds the job at work."""
 
-    def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
+    def read_frames(self, path: Path, instants_s: Sequence[float], *given: Any, **named: Any) -> Frames:
         time.sleep(0.1)
-        return super().read_frames(path, instants_s, resize)
+        return super().read_frames(path, instants_s, *given, **named)
 
 
 def sandbox(delay_s: float | None) -> FakeSandbox | DecodeSandbox:

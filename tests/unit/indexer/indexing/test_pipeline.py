@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,6 @@ from indexer.indexing.task import IndexedVideo, VideoTask
 from indexer.media.sandbox import DecodeSandbox
 from indexer.records import Frames, JobProgress, MediaInfo, Video
 from model.registry import load_model
-from model.resize import FrameResize
 from model.types import Pixels, VideoFeatures
 from tests.support.clips import numbered_frames, write_clip
 from tests.support.fake_sandbox import FakeSandbox, write_fake_video
@@ -248,9 +248,9 @@ def test_an_idle_reader_takes_the_later_half_of_a_long_video(tmp_path: Path) -> 
         def probe(self, path: Path) -> MediaInfo:
             return replace(super().probe(path), container="mp4")
 
-        def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
+        def read_frames(self, path: Path, instants_s: Sequence[float], *given: Any, **named: Any) -> Frames:
             self.starts_s.append(instants_s[0])
-            return super().read_frames(path, instants_s, resize)
+            return super().read_frames(path, instants_s, *given, **named)
 
     video = video_at(write_fake_video(tmp_path / "v", 80.0, "red"))
     sources = [Indexed(), Indexed(), Indexed()]
@@ -300,7 +300,7 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
 
 def test_a_segment_without_frames_is_an_error(tmp_path: Path) -> None:
     class Sandbox(FakeSandbox):
-        def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
+        def read_frames(self, path: Path, instants_s: Sequence[float], *given: Any, **named: Any) -> Frames:
             return Frames(np.zeros((0, 8, 8, 3), np.uint8), np.zeros(0))
 
     with pytest.raises(VideoUndecodable, match="No frame could be read"):
@@ -330,9 +330,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_indexed(tmp_path: Path) -> 
     video = replace(video_at(path), mtime_ns=path.stat().st_mtime_ns)
 
     class Sandbox(FakeSandbox):
-        def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
+        def read_frames(self, path: Path, instants_s: Sequence[float], *given: Any, **named: Any) -> Frames:
             write_fake_video(path, 10.0, "blue")
-            return super().read_frames(path, instants_s, resize)
+            return super().read_frames(path, instants_s, *given, **named)
 
     with pytest.raises(FileChanged, match="while it was read"):
         index(video, Sandbox())

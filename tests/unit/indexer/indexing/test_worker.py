@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,6 @@ from indexer.errors import CatalogueBusy, DecodeInterrupted, ModelMismatch, Sand
 from indexer.indexing.pipeline import PipelineConfig
 from indexer.indexing.worker import Worker, WorkerConfig
 from indexer.records import AddResult, Frames, Job, MediaInfo
-from model.resize import FrameResize
 from model.types import Pixels, VideoFeatures
 from tests.support.catalogues import Catalogue, Clock
 from tests.support.fake_sandbox import FakeSandbox, write_fake_video
@@ -57,9 +57,9 @@ class Hooked(FakeSandbox):
         super().__init__(delay_s)
         self._before = before
 
-    def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
+    def read_frames(self, path: Path, instants_s: Sequence[float], *given: Any, **named: Any) -> Frames:
         self._before()
-        return super().read_frames(path, instants_s, resize)
+        return super().read_frames(path, instants_s, *given, **named)
 
 
 def test_a_video_is_indexed(catalogue: Catalogue, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -365,12 +365,12 @@ def test_a_cancelled_job_leaves_the_others_alone(catalogue: Catalogue, tmp_path:
     stop = threading.Event()
 
     class Cancelling(FakeSandbox):
-        def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
+        def read_frames(self, path: Path, instants_s: Sequence[float], *given: Any, **named: Any) -> Frames:
             if path.name == "slow" and instants_s[0] > 20:
                 job = catalogue.get_job(slow.job_id)
                 if not job.is_cancel_requested and job.status == "running":
                     catalogue.cancel_job(slow.job_id)
-            return super().read_frames(path, instants_s, resize)
+            return super().read_frames(path, instants_s, *given, **named)
 
     sources = [Cancelling(0.01), Cancelling(0.01)]
     Worker(catalogue, sources, FakeModel(), CONFIG, wait=lambda _: stop.set()).run(stop)
