@@ -9,6 +9,7 @@ from indexer import defaults
 from indexer.media.pool import THUMBNAIL_LANE, LaneLimits
 from indexer.media.sandbox import SandboxLimits
 from indexer.pipeline import PipelineConfig
+from indexer.records import Sampling
 from indexer.worker import WorkerConfig
 from model.kernels.block import Store
 
@@ -25,6 +26,8 @@ class IndexConfig:
 
     decoder: Decoder = "pyav"
     """The library that decodes."""
+    sampling: Sampling = "exact"
+    """Which frames indexing reads."""
     decode_timeout_s: float = defaults.DECODE_TIMEOUT_S
     """Longest decoding request."""
     decode_memory_bytes: int = defaults.DECODE_MEMORY_BYTES

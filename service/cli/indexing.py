@@ -199,6 +199,10 @@ def _describe(index: VideoIndex, pending: dict[str, Path]) -> str:
     for job_id in list(pending)[:4]:
         job = index.job(job_id)
         if job.status == "running":
-            part = f" {job.progress_done}/{job.progress_total}" if job.progress_total > 1 else ""
+            part = (
+                f" {job.progress.segments_done}/{job.progress.segments_total}"
+                if job.progress.segments_total > 1
+                else ""
+            )
             return f"indexing {pending[job_id].name[:40]}{part}"
     return "indexing"

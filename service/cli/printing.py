@@ -14,6 +14,8 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
+from indexer.progress import fraction
+
 if TYPE_CHECKING:
     from indexer.records import Job, SearchAnswer, Video
     from model.installed import InstalledModel
@@ -88,7 +90,7 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
     table = Table("id", "video", "status", "stage", "progress", "attempt", "reason")
     for job in jobs:
         reason = f"{job.error_code}: {job.error_message}" if job.error_code else ""
-        progress = f"{job.progress_done}/{job.progress_total}" if job.progress_total else ""
+        progress = f"{100 * fraction(job):.0f} %" if job.progress.segments_total else ""
         attempt = f"{job.attempt}/{job.max_attempts}"
         table.add_row(job.id, job.video_id, job.status, job.stage, progress, attempt, reason)
     return table
