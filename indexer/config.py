@@ -11,6 +11,7 @@ from indexer.indexing.worker import WorkerConfig
 from indexer.machine import memory_bytes, num_cores
 from indexer.media.pool import THUMBNAIL_LANE, LaneLimits
 from indexer.media.sandbox import SandboxLimits
+from indexer.records import Sampling
 from model.kernels.block import Store
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class IndexConfig:
 
     decoder: Decoder = "pyav"
     """The library that decodes."""
+    sampling: Sampling = "exact"
+    """Which frames indexing reads."""
     decode_timeout_s: float = defaults.DECODE_TIMEOUT_S
     """Longest decoding request."""
     decode_memory_bytes: int = defaults.DECODE_MEMORY_BYTES
@@ -96,6 +99,7 @@ class IndexConfig:
         pipeline = PipelineConfig(
             max_segment_s=self.max_segment_s,
             max_video_s=self.max_video_s,
+            sampling=self.sampling,
             batch_segments=self.batch_segments,
             num_cores=self.worker_cores,
         )

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
-from indexer.catalogue import bound_model, jobs, segments, videos
+from indexer.catalogue import bound_model, jobs, queue, segments, videos
 from indexer.catalogue.database import Database
 from indexer.catalogue.videos import NewVideo
 from indexer.config import IndexConfig
@@ -32,6 +32,7 @@ from indexer.records import (
     Job,
     JobStatus,
     OnDuplicate,
+    QueueProgress,
     SearchAnswer,
     SearchOptions,
     Video,
@@ -39,9 +40,6 @@ from indexer.records import (
 )
 from indexer.storage import CATALOGUE_FILE, ReceivedFile, Storage, open_catalogue
 from model.types import Query, VideoFeatures, VideoTextModel
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("vidgrain.index")
 
@@ -292,12 +290,18 @@ class VideoIndex:
         *,
         status: JobStatus | None = None,
         video_id: str | None = None,
+        ids: Sequence[str] | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> tuple[tuple[Job, ...], str | None]:
         """A page of jobs, newest first, and the cursor of the next page."""
         with self._database.read() as tx:
-            return jobs.list_page(tx, status=status, video_id=video_id, limit=limit, cursor=cursor)
+            return jobs.list_page(tx, status=status, video_id=video_id, ids=ids, limit=limit, cursor=cursor)
+
+    def queue(self) -> QueueProgress:
+        """How far all jobs together are, what is left and when it ends."""
+        with self._database.read() as tx:
+            return queue.progress(tx)
 
     def cancel_job(self, job_id: str) -> Job:
         """Cancel a job; a running one stops at its next segment. Raises: NotFound, JobConflict if it has ended."""
@@ -347,25 +351,25 @@ class VideoIndex:
         return self._thumbnails.get(video.id, at_s, make)
 
     def stats(self) -> dict[str, Any]:
-        """Counts and sizes: videos, segments, jobs by status, generation, model, fingerprint, bytes, unreadable.
+        """Counts and sizes: videos, segments, jobs by status, queue, generation, model, fingerprint, bytes, unreadable.
 
         shards: how the features lie in memory; search: what scoring them costs; None before they were first needed.
         """
         with self._database.read() as tx:
             num_videos, num_segments = videos.count_ready(tx)
-            num_jobs, generation, spec = jobs.count_by_status(tx), tx.last_seq(), bound_model.bound(tx)
+            generation, spec = tx.last_seq(), bound_model.bound(tx)
+            num_jobs, progress = queue.counts(tx), queue.progress(tx)
+        catalogue_bytes = total_bytes(self.folder.glob(CATALOGUE_FILE + "*"))
         follower = self._parts.loaded_follower
         return {
             "videos": num_videos,
             "segments": num_segments,
             "jobs": num_jobs,
+            "queue": progress,
             "generation": generation,
             "model": None if spec is None else spec.name,
             "fingerprint": None if spec is None else spec.fingerprint,
-            "bytes": {
-                "catalogue": total_bytes(self.folder.glob(CATALOGUE_FILE + "*")),
-                "media": self.storage.size_bytes(),
-            },
+            "bytes": {"catalogue": catalogue_bytes, "media": self.storage.size_bytes()},
             "shards": None if follower is None else follower.vectors.describe(),
             "unreadable": {} if follower is None else dict(follower.vectors.unreadable),
             "search": None if (searcher := self._parts.loaded_searcher) is None else searcher.stats(),
@@ -382,7 +386,6 @@ class VideoIndex:
         without: str | None = None,
         warnings: Sequence[tuple[str, str]] = (),
     ) -> SearchAnswer:
-
         encode_ms = (time.perf_counter() - started) * 1e3
         follower = self._parts.follower
         found = list(warnings)

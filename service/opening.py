@@ -38,6 +38,7 @@ def index_config(settings: Settings) -> IndexConfig:
     """The part of the settings that the index takes."""
     return IndexConfig(
         decoder=settings.decoder,
+        sampling=settings.sampling,
         decode_timeout_s=settings.decode_timeout_s,
         decode_memory_bytes=settings.decode_memory_bytes,
         decode_children=settings.decode_children,

@@ -85,6 +85,12 @@ class Settings(BaseSettings):
 
     # Reading video
     decoder: Literal["pyav", "decord"] = Field("pyav", description="Library that decodes video: `pyav` or `decord`.")
+    sampling: Literal["exact", "keyframes"] = Field(
+        "exact",
+        description="Which frames are indexed: `exact` reads those shown at evenly spaced instants; `keyframes` takes "
+        "the key frames nearest to them, which is faster and places moments less exactly. Each video records which it "
+        "was.",
+    )
     decode_timeout_s: float = Field(
         defaults.DECODE_TIMEOUT_S,
         gt=0,

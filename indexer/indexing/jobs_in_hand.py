@@ -18,7 +18,7 @@ from indexer.errors import CatalogueBusy, JobLost, MediaError, ModelMismatch, Sa
 from indexer.indexing.leases import CancelRequested, Leases
 from indexer.indexing.pipeline import Pipeline
 from indexer.indexing.task import VideoTask
-from indexer.records import Job
+from indexer.records import Job, Sampling
 from model.errors import VidgrainError
 
 log = logging.getLogger("vidgrain.worker")
@@ -41,16 +41,18 @@ class JobsInHand:
         *,
         owner: str,
         fingerprint: str,
+        sampling: Sampling,
         lease_s: float,
         max_jobs: int,
         on_published: Callable[[], object] | None = None,
     ) -> None:
-        """fingerprint: the model's. max_jobs: jobs held at the same time. on_published: called after each success."""
+        """fingerprint: the model's. sampling: which frames the pipeline reads. max_jobs: jobs held at the same time. on_published: called after each success."""
         self._database = database
         self._pipeline = pipeline
         self._leases = leases
         self._owner = owner
         self._fingerprint = fingerprint
+        self._sampling = sampling
         self._lease_s = lease_s
         self._max_jobs = max_jobs
         self._on_published = on_published
@@ -125,7 +127,7 @@ class JobsInHand:
         try:
             indexed = task.result()
             with self._database.write() as tx:
-                jobs.publish(tx, job, indexed.media, indexed.segments, self._fingerprint)
+                jobs.publish(tx, job, indexed.media, indexed.segments, self._fingerprint, sampling=self._sampling)
             _log("job_succeeded", job, num_segments=len(indexed.segments), video_s=round(indexed.media.duration_s, 3))
             if self._on_published is not None:
                 self._on_published()

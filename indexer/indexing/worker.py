@@ -120,6 +120,7 @@ class Worker:
                 leases,
                 owner=self.owner,
                 fingerprint=self._model.spec.fingerprint,
+                sampling=config.pipeline.sampling,
                 lease_s=config.lease_s,
                 max_jobs=max_jobs,
                 on_published=self._on_published,

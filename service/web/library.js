@@ -119,6 +119,7 @@ function facts(video) {
   if (video.duration_s) parts.push(clock(video.duration_s));
   if (video.width) parts.push(`${video.width} × ${video.height}`);
   if (video.codec) parts.push(video.codec);
+  if (video.sampling === "keyframes") parts.push("key frames only");
   parts.push(bytes(video.size_bytes));
   return parts;
 }

@@ -59,6 +59,7 @@ def test_what_the_index_takes_has_the_defaults_of_the_index() -> None:
 def test_every_setting_of_the_index_reaches_it() -> None:
     changed = Settings(
         decoder="decord",
+        sampling="keyframes",
         decode_timeout_s=1.5,
         decode_memory_bytes=2**29,
         decode_children=5,

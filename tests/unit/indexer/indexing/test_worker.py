@@ -70,7 +70,8 @@ def test_a_video_is_indexed(catalogue: Catalogue, tmp_path: Path, caplog: pytest
     assert (job.id, job.status, job.stage) == (added.job_id, "succeeded", "done")
     video = catalogue.get_video(added.video_id)
     assert (video.status, video.num_segments) == ("ready", len(catalogue.segments(video.id)))
-    assert job.progress_done == job.progress_total == video.num_segments > 1
+    assert job.progress.segments_done == job.progress.segments_total == video.num_segments > 1
+    assert job.progress.seconds_done == job.progress.seconds_total > 0 and job.progress.frames_done > 1
     assert [record.message for record in caplog.records] == ["job_claimed", "job_succeeded", "job_left"]
     assert {(record.job_id, record.video_id) for record in caplog.records} == {(job.id, video.id)}  # type: ignore[attr-defined]
 
