@@ -46,7 +46,8 @@ class JobsInHand:
         max_jobs: int,
         on_published: Callable[[], object] | None = None,
     ) -> None:
-        """fingerprint: the model's. sampling: which frames the pipeline reads. max_jobs: jobs held at the same time. on_published: called after each success."""
+        """fingerprint: the model's. sampling: which frames the pipeline reads. max_jobs: jobs held at the same time.
+        on_published: called after each success."""
         self._database = database
         self._pipeline = pipeline
         self._leases = leases
