@@ -191,7 +191,7 @@ class Job:
     status: JobStatus
     stage: JobStage
     progress: JobProgress
-    """As last reported; of the last attempt, for a job that has ended without success."""
+    """As last reported; for a job that failed or was cancelled, how far its last attempt came."""
     attempt: int
     max_attempts: int
     created_at: float
