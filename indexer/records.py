@@ -20,7 +20,7 @@ VideoStatus = Literal["pending", "ready", "failed"]
 OnDuplicate = Literal["skip", "replace", "error"]
 RecallMode = Literal["auto", "exact", "ann"]
 Sampling = Literal["exact", "keyframes"]
-"""Which frames stand for a video: those shown at the planned instants, or the key frames nearest to them."""
+"""Which frames of a video are read: those shown at the instants asked for, or the key frames nearest to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ class Job:
     status: JobStatus
     stage: JobStage
     progress: JobProgress
-    """As last reported; of the last attempt, for a job that has ended without success."""
+    """As last reported; for a job that failed or was cancelled, how far its last attempt came."""
     attempt: int
     max_attempts: int
     created_at: float

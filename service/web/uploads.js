@@ -30,7 +30,7 @@ export function add(files) {
     const entry = newEntry(file.name);
     entry.file = file;
     waiting.push(entry);
-    say(entry, "waiting", `Waiting to be sent, ${bytes(file.size)}`);
+    show(entry, "waiting", `Waiting to be sent, ${bytes(file.size)}`);
   }
   summarise();
   sendNext();
@@ -81,8 +81,8 @@ async function send(entry) {
   if (entry.isOver) return;
   const size = bytes(entry.file.size);
   try {
-    say(entry, "sending", `Sending ${size}`, 0);
-    const onProgress = (part) => say(entry, "sending", `Sending ${size}`, part);
+    show(entry, "sending", `Sending ${size}`, 0);
+    const onProgress = (part) => show(entry, "sending", `Sending ${size}`, part);
     const answer = await api.addVideo(entry.file, onProgress, entry.controller.signal);
     entry.file = null;
     attach(entry, answer.job_id);
@@ -145,7 +145,7 @@ async function ask(entry) {
   } catch (error) {
     if (!(error instanceof api.ApiError)) throw error;
     if (error.status === 404) end(entry, "cancelled", "Removed");
-    else if (!entry.isOver) say(entry, "waiting", "The server does not answer; trying again");
+    else if (!entry.isOver) show(entry, "waiting", "The server does not answer; trying again");
   }
 }
 
@@ -157,9 +157,9 @@ function update(entry, job) {
   const again = job.attempt > 1 ? `, attempt ${job.attempt} of ${job.max_attempts}` : "";
   const isQueued = job.status === "queued";
   const text = entry.isCancelled ? "Cancelling" : `${STAGES[isQueued ? "queued" : job.stage] ?? job.stage}${again}`;
-  if (isQueued) say(entry, "waiting", text);
-  else if (!job.progress.total) say(entry, "running", text);
-  else say(entry, "running", text, job.progress.fraction, pace(job.progress));
+  if (isQueued) show(entry, "waiting", text);
+  else if (!job.progress.total) show(entry, "running", text);
+  else show(entry, "running", text, job.progress.fraction, pace(job.progress));
 }
 
 /** How far a running job is and how fast: what is not known yet is left out. */
@@ -173,7 +173,7 @@ function pace({ done, total, percent, video_s_done, video_s_total, x_real_time, 
 }
 
 /** pace: numbers that change all the time, which a screen reader is not to read out each time. */
-function say(entry, state, text, part, pace = "") {
+function show(entry, state, text, part, pace = "") {
   const { node } = entry;
   node.dataset.state = state;
   const what = node.querySelector(".what");
@@ -186,10 +186,10 @@ function say(entry, state, text, part, pace = "") {
   bar.firstElementChild.style.width = part === undefined ? "" : `${(100 * part).toFixed(1)}%`;
 }
 
-function end(entry, state, text, error = null, tell = false) {
+function end(entry, state, text, error = null, changesIndex = false) {
   if (entry.isOver) return;
   entry.isOver = true;
-  say(entry, state, text, 1);
+  show(entry, state, text, 1);
   const { node } = entry;
   const symbol = { done: "check", failed: "alert", cancelled: "close" }[state];
   node.querySelector(".state use").setAttribute("href", `#i-${symbol}`);
@@ -199,7 +199,7 @@ function end(entry, state, text, error = null, tell = false) {
   reason.hidden = !error;
   reason.textContent = error ? [error.detail ?? error.message, error.hint].filter(Boolean).join(" ") : "";
   summarise();
-  if (tell) onIndexed();
+  if (changesIndex) onIndexed();
 }
 
 async function cancel(entry) {

@@ -260,7 +260,7 @@ def test_jobs_in_work_show_how_far_they_are_how_fast_and_when_they_end(
         "Indexing, 25 %, 0:30 of 2:00, 3.0\u00a0× real time, about 30 s left",
     ]
     assert rows[1].locator(".bar").get_attribute("aria-valuenow") == "25"
-    assert rows[1].locator(".what").inner_text() == "Indexing", "a screen reader is not told each new number"
+    assert rows[1].locator(".what").inner_text() == "Indexing", "a screen reader does not read out each new number"
     page.wait_for_function("() => document.querySelector('#queue').textContent.includes('left')")
     line = page.inner_text("#queue")
     assert re.fullmatch(r"0 of 3 videos, 9\.0\u00a0× real time, about \d+ s left", line), line

@@ -7,11 +7,11 @@ ALTER TABLE jobs ADD COLUMN working_since REAL;                         -- NULL 
 ALTER TABLE jobs ADD COLUMN updated_at REAL;                            -- when its progress was last reported
 CREATE INDEX jobs_succeeded ON jobs (finished_at) WHERE status = 'succeeded';
 
--- What all jobs of a status come to, so that nobody has to count a queue of 100,000. The triggers keep it.
+-- What all jobs of a status come to, so that a long queue never has to be counted. The triggers keep it up to date.
 CREATE TABLE job_sums (
     status     TEXT PRIMARY KEY,
     jobs       INTEGER NOT NULL,
-    size_bytes INTEGER NOT NULL,            -- of their videos' files; a file's size never changes, nor does its hash
+    size_bytes INTEGER NOT NULL,            -- of their videos' files; a video's size goes with its hash and never changes
     ended      INTEGER NOT NULL             -- jobs that ended with this status since the queue was last empty
 );
 INSERT INTO job_sums

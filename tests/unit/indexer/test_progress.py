@@ -91,7 +91,7 @@ def test_before_seconds_are_known_segments_are_counted() -> None:
     assert fraction(running(91.0, 90.0)) == 1.0, "a container may promise less than it holds"
 
 
-def test_nothing_is_said_of_a_queue_that_never_moved() -> None:
+def test_the_end_of_a_queue_that_never_moved_is_unknown() -> None:
     found = queue(queued=3, queued_bytes=300)
     assert (found.seconds_left, found.x_real_time, found.frames_per_s, found.eta_s) == (None, None, None, None)
     assert queue().eta_s == 0.0, "an empty queue has ended"

@@ -603,12 +603,12 @@ def test_one_worker_that_claims_twice_is_fenced_by_the_attempt(catalogue: Catalo
         catalogue.publish(old, MEDIA, features(1), SPEC.fingerprint)
 
 
-def test_a_heartbeat_keeps_the_lease_and_tells_the_progress(catalogue: Catalogue, clock: Clock) -> None:
+def test_a_heartbeat_keeps_the_lease_and_stores_the_progress(catalogue: Catalogue, clock: Clock) -> None:
     add(catalogue, "a")
     job = claim(catalogue, lease_s=10)
     clock.pass_s(9)
-    told = catalogue.heartbeat(job, 10, "encode", JobProgress(2, 5))
-    assert (told.stage, told.progress) == ("encode", JobProgress(2, 5))
+    after = catalogue.heartbeat(job, 10, "encode", JobProgress(2, 5))
+    assert (after.stage, after.progress) == ("encode", JobProgress(2, 5))
     clock.pass_s(9)
     assert catalogue.claim_job("w2", 10) is None
 

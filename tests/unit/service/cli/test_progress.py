@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from dataclasses import replace
 
@@ -50,6 +51,15 @@ def test_a_file_gets_plain_lines_even_where_colours_are_forced() -> None:
     assert line.endswith(", 1.mp4 25 %") and line.isprintable()
 
 
+def test_bars_are_for_terminals_that_can_move_their_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    ends = os.openpty()
+    with os.fdopen(ends[0], "rb"), os.fdopen(ends[1], "w") as terminal:
+        assert isinstance(display_on(Console(file=terminal)), Bars)
+        monkeypatch.setenv("TERM", "dumb")
+        assert isinstance(display_on(Console(file=terminal)), Lines)
+
+
 def test_a_terminal_gets_one_bar_for_the_whole_and_a_line_for_each_file() -> None:
     lines = drawn(standing())
     assert [re.sub("[━╸╺ ]+", " ", line).strip() for line in lines[:1]] == [
@@ -59,7 +69,7 @@ def test_a_terminal_gets_one_bar_for_the_whole_and_a_line_for_each_file() -> Non
     assert len(lines) == 3 and all(len(line) <= 80 for line in lines)
 
 
-def test_of_many_files_in_work_some_are_named_and_the_rest_counted() -> None:
+def test_a_few_of_many_files_in_work_are_named_and_the_rest_counted() -> None:
     lines = drawn(standing(MOST_NAMED + 3))
     assert len(lines) == 1 + MOST_NAMED + 1 and lines[-1].strip() == "and 3 more"
     out = io.StringIO()
