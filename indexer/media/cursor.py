@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,6 +29,9 @@ SEEK_FRAMES = 3
 
 FIRST_REACH_S = 0.3
 """Where a container lists no key frames: how far ahead a target must be for the first attempt to seek to it."""
+
+SHORT_S, SHORT_BYTES = 20.0, 2**25
+"""A file whose packets are all read to find its end, and kept for decoding."""
 
 MAX_MISSES = 2
 """How often a list of key frames may lead to an earlier one than it promised before it is no longer asked."""
@@ -48,7 +51,14 @@ class Cursor:
     _ahead: Picture | None
     _pictures: Iterator[Picture]
 
-    def __init__(self, path: Path, max_pixels: int | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_pixels: int | None = None,
+        threads: int | None = None,
+        open_source: Callable[[Path, int | None, int | None], Source] = Source,
+    ) -> None:
+        self._open_source = open_source
         self._path = path
         self._max_pixels = max_pixels
         self._threads = threads
@@ -118,7 +128,7 @@ class Cursor:
     def key_near(self, target: int) -> tuple[Picture, bool]:
         """The key frame nearest to target, the earlier of two; otherwise as at().
 
-        Where the container lists no key frames it is the last one at or before target; where it can't be sought, or
+        Where the container lists no key frames it is one at or before target; where it can't be sought, or
         does not decode cleanly, the frame shown at target.
         """
         if self._run is None:
@@ -137,9 +147,16 @@ class Cursor:
         return sorted(at for at, is_cut in packets if at is not None and not is_cut), len(packets)
 
     def end_pts(self) -> int:
-        """Where the last packet that can be read ends. The position is lost."""
+        """Where the last packet that can be read ends. The position is lost, but for a short file."""
         if self._source.clock is not None:
             return self._source.clock.end
+        if self._run is not None and self._run.start <= self.base and not self._is_lost:
+            try:
+                is_short = self.seconds(self._source.claimed_end - self.base) <= SHORT_S
+                if is_short and (end := self._run.read_to_end(SHORT_BYTES)) is not None:
+                    return end
+            except NotClean:
+                self._run, self._is_lost = None, True
         for back_s in (3.0, 30.0):
             want = self._source.claimed_end - self.ticks(back_s)
             if self._can_seek and want > self.base:
@@ -183,10 +200,8 @@ class Cursor:
         key = index.key_near(target) if index else None
         if key is not None and max(key, self.base) == self.current.pts and self.current.frame.key_frame:
             return self.current
-        if not self._go(target if key is None else max(key, self.base)):
-            raise NotClean
-        self._run = SelectiveRun(self._source, is_start_of_file=False)
-        self._is_lost = False
+        self._land(target if key is None else max(key, self.base))
+        assert self._run is not None
         return self._run.key()
 
     def _leaps(self, target: int) -> bool:
@@ -264,7 +279,7 @@ class Cursor:
         self._is_lost = True
 
     def _opened(self) -> Source:
-        return Source(self._path, self._max_pixels, self._threads)
+        return self._open_source(self._path, self._max_pixels, self._threads)
 
     def _at_plainly(self, target: int) -> tuple[Picture, bool]:
         if self._is_lost or target < self.current.pts:

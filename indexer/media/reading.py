@@ -82,7 +82,7 @@ class Reader:
         """The frame shown at each instant (seconds from the first frame), upright sRGB; one frame is given once.
 
         sampling: "keyframes" takes the key frame nearest to each instant instead (the earlier of two), which may lie
-        outside a segment but never outside the file. Where the container lists no key frames it is the last one at or
+        outside a segment but never outside the file. Where the container lists no key frames it is one at or
         before the instant; a container that can't be sought, a stream that doesn't decode cleanly and decord give
         exact frames. Times are always those of the frames given.
         resize: what a model does to frames first; each is resized as it is decoded, so that large pictures never stand

@@ -78,7 +78,7 @@ class SelectiveRun:
         self._from = EVERYTHING if is_start_of_file and not first.is_discard else self.start
         self._look = LookAhead(self._from)
         self._last_fed = self.start
-        self._last_out = EVERYTHING
+        self._last_out = self._end = EVERYTHING
         self._enqueue(first)
 
     @property
@@ -143,6 +143,14 @@ class SelectiveRun:
         self._skipped = [t for t in self._skipped if t > time]
         return self._out[0]
 
+    def read_to_end(self, max_bytes: int) -> int | None:
+        """Where the last packet ends, if all that are left take no more than so many bytes; nothing is decoded."""
+        num_bytes = sum(packet.size for packet in self._queue)
+        while not self._is_read and num_bytes <= max_bytes:
+            self._pull()
+            num_bytes += self._queue[-1].size if self._queue else 0
+        return self._end if self._is_read else None
+
     def _first_packet(self, is_start_of_file: bool) -> Any:
         for num, packet in enumerate(self._packets):
             self._check(packet)
@@ -160,6 +168,7 @@ class SelectiveRun:
     def _enqueue(self, packet: Any) -> None:
         if not packet.is_discard:
             self._look.add(packet.pts)
+            self._end = max(self._end, packet.pts + (packet.duration or self._source.frame_ticks))
         self._queue.append(packet)
 
     def _pull(self) -> None:
