@@ -10,7 +10,7 @@ from indexer.indexing.pipeline import PipelineConfig
 from indexer.indexing.worker import WorkerConfig
 from indexer.machine import memory_bytes, num_cores
 from indexer.media.pool import THUMBNAIL_LANE, LaneLimits
-from indexer.media.sandbox import SandboxLimits
+from indexer.media.sandbox import DecodeSandbox, SandboxLimits
 from indexer.records import Sampling
 from model.kernels.block import Store
 
@@ -87,12 +87,14 @@ class IndexConfig:
         """Thumbnails that may be made or wait at once; more are refused with DecodeBusy."""
         return THUMBNAIL_LANE.num_places(self.decode_children)
 
-    @property
-    def num_worker_decoders(self) -> int:
-        """Decoding processes of an indexing worker: at most so many as half of the memory can hold at their limit."""
-        if self.worker_decoders is not None:
-            return self.worker_decoders
-        return max(1, min(num_cores(), memory_bytes() // 2 // self.decode_memory_bytes))
+    def worker_children(self) -> list[DecodeSandbox]:
+        """Decode children for an indexing worker, which start when they are needed.
+
+        As many as there are cores, but no more than half of the memory can hold at their limit. A codec takes one
+        thread: several files side by side cost less than one file by several threads.
+        """
+        num = self.worker_decoders or max(1, min(num_cores(), memory_bytes() // 2 // self.decode_memory_bytes))
+        return [DecodeSandbox(self.decoder, self.sandbox_limits(), threads=1) for _ in range(num)]
 
     def worker(self) -> WorkerConfig:
         """How this index's workers work."""

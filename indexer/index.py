@@ -66,7 +66,7 @@ class VideoIndex:
         self._pool = DecodePool(config.decode_children, config.decoder, config.sandbox_limits())
         self._clips = self._pool.lane(config.clip_lane())
         self._pictures = self._pool.lane(THUMBNAIL_LANE)
-        self._worker_sandboxes: list[DecodeSandbox] = []
+        self._worker_children: list[DecodeSandbox] = []
         self._thumbnails = Thumbnails(folder / THUMBNAILS_FOLDER)
 
     @classmethod
@@ -320,17 +320,15 @@ class VideoIndex:
         on_published: Callable[[], object] | None = None,
     ) -> Worker:
         """A worker for this index, with decoding processes of its own that `close` ends; see Worker."""
-        limits = self.config.sandbox_limits()
-        num = self.config.num_worker_decoders
-        sandboxes = [DecodeSandbox(self.config.decoder, limits, threads=1) for _ in range(num)]
-        self._worker_sandboxes += sandboxes
+        children = self.config.worker_children()
+        self._worker_children += children
         config = self.config.worker()
-        return Worker(self._database, sandboxes, self.model, config, owner=owner, wait=wait, on_published=on_published)
+        return Worker(self._database, children, self.model, config, owner=owner, wait=wait, on_published=on_published)
 
     def stop_decoding(self) -> None:
         """End the decoding of this index's workers, even in the middle of a file: their jobs are given back."""
-        for sandbox in self._worker_sandboxes:
-            sandbox.close()
+        for child in self._worker_children:
+            child.close()
 
     # ---- thumbnails and counts
 
