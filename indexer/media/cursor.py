@@ -33,6 +33,9 @@ FIRST_REACH_S = 0.3
 SHORT_S, SHORT_BYTES = 20.0, 2**25
 """A file whose packets are all read to find its end, and kept for decoding."""
 
+OPEN_REACH_S = 4.0
+"""The same where decoding can't start at every key frame, so that a seek goes to the one before."""
+
 MAX_MISSES = 2
 """How often a list of key frames may lead to an earlier one than it promised before it is no longer asked."""
 
@@ -241,8 +244,11 @@ class Cursor:
                 break
             try:
                 run = SelectiveRun(self._source, is_start_of_file=False)
+                run.enter()
             except NotClean:
                 continue
+            if run.is_open_group:  # a seek costs a whole group more than the list of key frames lets expect
+                self._num_misses, self._reach_s = MAX_MISSES, max(self._reach_s, OPEN_REACH_S)
             if run.start <= target:
                 self._run, self._is_lost = run, False
                 if left is not None and run.start <= left:  # decoding on would have been shorter
@@ -304,8 +310,8 @@ class Cursor:
             self._pictures, self._ahead = self._decode(need_key=True), None
             landed = next(self._pictures, None)
             if landed is not None and self.base <= landed.pts <= target:
-                if landed.pts <= left:  # decoding on would have been shorter: the key frames are that far apart
-                    self._reach_s = max(self._reach_s, self.seconds(target - landed.pts))
+                if landed.pts <= left or back_s:  # decoding on would have been shorter, or nearly so
+                    self._reach_s = max(self._reach_s, self.seconds(target - landed.pts) + back_s)
                 self.current = landed
                 return
         self._can_seek = False

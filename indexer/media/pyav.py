@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from indexer.errors import MediaError, UnsupportedMedia, VideoTooLong, VideoUndecodable
 from indexer.media.clock import Clock, Stamp, read_clock
+from indexer.media.nal_units import has_one_layer, is_unreferenced, length_bytes
 from indexer.media.packet_index import KeyList, PacketIndex
 
 DEFAULT_MAX_PIXELS = 8192 * 5120
@@ -47,7 +48,7 @@ SELECTIVE = {"h264", "hevc", "vp9", "vp8", "av1", "mpeg4", "mpeg2video"}
 
 SKIPPING = {"h264", "mpeg4", "mpeg2video"}
 """Codecs that mark the pictures no other refers to, and whose decoder leaves those out when asked. HEVC marks them
-within a temporal layer only, see _can_skip; the decoders of VP9 and AV1 leave nothing out."""
+within a temporal layer only, see nal_units.py; the decoders of VP9 and AV1 leave nothing out."""
 
 SMALL_PIXELS = 640 * 480
 MAX_READ_ERRORS = 16
@@ -81,7 +82,9 @@ class Source:
         self._last_part = 0
         self.has_sought = False
         """Whether a seek succeeded."""
-        self._can_skip = self.codec_name in SKIPPING or _is_one_layer(self.codec_name, self._codec.extradata)
+        record, name = self._codec.extradata, self.codec_name
+        self._can_skip = name in SKIPPING or (name == "hevc" and has_one_layer(record))
+        self._num_length_bytes = length_bytes(name, record) if name in ("h264", "hevc") else None
         self._clock_of_keys: Clock | None = None
         if self.names & RESTARTING:
             clock = _clock(path, max_pixels, self.frame_ticks, *stamp(path))
@@ -184,7 +187,7 @@ class Source:
         """
         if packet is not None and packet.is_corrupt and not self._is_seam(packet):
             return None
-        skip = "DEFAULT" if is_wanted or not self._can_skip else "NONREF"
+        skip = "DEFAULT" if is_wanted or packet is None or not self._may_skip(packet) else "NONREF"
         if self._codec.skip_frame != skip:
             self._codec.skip_frame = skip
         try:
@@ -203,17 +206,13 @@ class Source:
         """When a packet is shown. For a container that only counts packets, the slot that its index lists for it."""
         return self._slots.get(packet.pos, packet.dts) if self.names & ORDERED_ONLY else packet.pts
 
+    def _may_skip(self, packet: av.Packet[VideoStream]) -> bool:
+        if self._num_length_bytes is None:
+            return self._can_skip
+        return self._can_skip and is_unreferenced(self.codec_name, bytes(packet), self._num_length_bytes)
+
     def _is_seam(self, packet: av.Packet[VideoStream]) -> bool:
         return self.clock is not None and packet.pos in self.clock.seams
-
-
-def _is_one_layer(codec_name: str, extradata: bytes | None) -> bool:
-    """Whether an HEVC stream says in its container's record (hvcC, ISO/IEC 14496-15) that it has one temporal layer.
-
-    Only then are the pictures marked as unreferenced within their layer referred to by none at all.
-    """
-    is_record = codec_name == "hevc" and extradata is not None and len(extradata) > 21 and extradata[0] == 1
-    return is_record and extradata is not None and extradata[21] >> 3 & 7 == 1
 
 
 @lru_cache(maxsize=4)

@@ -79,6 +79,8 @@ class SelectiveRun:
         self._look = LookAhead(self._from)
         self._last_fed = self.start
         self._last_out = self._end = EVERYTHING
+        self.is_open_group = False
+        """Whether what a seek led to could not be decoded without what is before it."""
         self._enqueue(first)
 
     @property
@@ -90,6 +92,50 @@ class SelectiveRun:
     def is_empty(self) -> bool:
         """Whether the decoder was emptied: reading on needs a seek."""
         return self._is_empty
+
+    def enter(self) -> None:
+        """Decode the key frame that a seek led to and what follows it but is shown ahead of it (an open group).
+
+        Such pictures may refer to others before the seek. Where the decoder gives up on one, what follows can't be
+        trusted up to the next key frame, and the run starts there.
+        """
+        while True:
+            key = self._queue[0]
+            while len(self._queue) == 1 and not self._is_read:
+                self._pull()
+            if len(self._queue) == 1 or self._queue[1].pts > key.pts:
+                return
+            is_damaged = False
+            while self._queue and (self._queue[0] is key or self._queue[0].pts < key.pts):
+                frames = self._source.decode(self._queue.popleft())
+                if frames is None:
+                    is_damaged = True
+                elif not is_damaged:
+                    self._take(frames)
+                if not self._queue:
+                    self._pull()
+            if not is_damaged:
+                return
+            self.is_open_group = True
+            self._restart()
+
+    def _restart(self) -> None:
+        """Drop everything up to the next key frame."""
+        while not (self._queue and self._queue[0].is_keyframe):
+            if self._queue:
+                self._source.decode(self._queue.popleft())
+            elif self._is_read:
+                raise NotClean
+            else:
+                self._pull()
+        first = self._queue.popleft()
+        if self._queue or first.is_discard:
+            raise NotClean
+        self.start = self._from = self._last_fed = first.pts
+        self._must_open, self._last_out = first.pts, EVERYTHING
+        self._out.clear()
+        self._look = LookAhead(first.pts)
+        self._enqueue(first)
 
     def holds(self, target: int) -> bool:
         """Whether the picture shown at target has come out already."""
