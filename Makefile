@@ -11,7 +11,7 @@ ARGS  ?=
 BIN      := $(VENV)/bin
 RUN_DONE := $(VENV)/.installed-$(EXTRA)
 DEV_DONE := $(VENV)/.installed-$(EXTRA)-dev
-NATIVE   := $(wildcard model/kernels/native/*)
+NATIVE   := $(wildcard model/kernels/native/* model/resampling/native/*)
 INSTALL  := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -60,7 +60,7 @@ $(BIN)/python:
 	echo "Install one (on Debian or Ubuntu: apt install python3 python3-venv), or name it: make PYTHON=/path/to/python3.12" >&2; \
 	exit 1
 
-# The compiled kernel is built by the install (where there is a C++ compiler), and again when one of its sources changes.
+# What is compiled is built by the install (where there is a C++ compiler), and again when one of its sources changes.
 $(RUN_DONE): pyproject.toml constraints.txt $(NATIVE) | $(BIN)/python
 	@echo "installing vidgrain[$(EXTRA)] (torch is large: a few minutes the first time)"
 	@$(INSTALL) -e '.[$(EXTRA)]'

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from indexer import defaults
+from indexer.indexing.pipeline import PipelineConfig
+from indexer.indexing.worker import WorkerConfig
+from indexer.machine import memory_bytes, num_cores
 from indexer.media.pool import THUMBNAIL_LANE, LaneLimits
-from indexer.media.sandbox import SandboxLimits
-from indexer.pipeline import PipelineConfig
-from indexer.worker import WorkerConfig
+from indexer.media.sandbox import DecodeSandbox, SandboxLimits
+from indexer.records import Sampling
 from model.kernels.block import Store
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ class IndexConfig:
 
     decoder: Decoder = "pyav"
     """The library that decodes."""
+    sampling: Sampling = "exact"
+    """Which frames indexing reads."""
     decode_timeout_s: float = defaults.DECODE_TIMEOUT_S
     """Longest decoding request."""
     decode_memory_bytes: int = defaults.DECODE_MEMORY_BYTES
@@ -45,12 +49,16 @@ class IndexConfig:
     """How long a search may take to score everything before it recalls; None for the default of the device."""
     lease_s: float = defaults.LEASE_S
     """Silence after which a job is taken from its worker."""
-    heartbeat_s: float = defaults.LEASE_S / defaults.HEARTBEATS_PER_LEASE
-    """How often a worker renews its lease."""
+    heartbeat_s: float = defaults.HEARTBEAT_S
+    """How often a worker renews its leases and stores its progress."""
     poll_s: float = 0.5
     """Pause of an idle worker."""
-    batch_segments: int = 8
-    """Segments encoded together."""
+    worker_decoders: int | None = None
+    """Decoding processes of an indexing worker; None for one for each core, as far as memory allows."""
+    worker_cores: int | None = None
+    """Cores that a worker's encoding and decoding share; None for those that it may run on."""
+    batch_segments: int | None = None
+    """Segments encoded together at most; None for what suits the device."""
     max_attempts: int = 3
     """How often a job is tried."""
     thumbnail_side: int = 320
@@ -79,9 +87,22 @@ class IndexConfig:
         """Thumbnails that may be made or wait at once; more are refused with DecodeBusy."""
         return THUMBNAIL_LANE.num_places(self.decode_children)
 
+    def worker_children(self) -> list[DecodeSandbox]:
+        """Decode children for an indexing worker, which start when they are needed.
+
+        As many as there are cores, but no more than half of the memory can hold at their limit. A codec takes one
+        thread: several files side by side cost less than one file by several threads.
+        """
+        num = self.worker_decoders or max(1, min(num_cores(), memory_bytes() // 2 // self.decode_memory_bytes))
+        return [DecodeSandbox(self.decoder, self.sandbox_limits(), threads=1) for _ in range(num)]
+
     def worker(self) -> WorkerConfig:
         """How this index's workers work."""
         pipeline = PipelineConfig(
-            max_segment_s=self.max_segment_s, batch_segments=self.batch_segments, max_video_s=self.max_video_s
+            max_segment_s=self.max_segment_s,
+            max_video_s=self.max_video_s,
+            sampling=self.sampling,
+            batch_segments=self.batch_segments,
+            num_cores=self.worker_cores,
         )
         return WorkerConfig(lease_s=self.lease_s, heartbeat_s=self.heartbeat_s, poll_s=self.poll_s, pipeline=pipeline)

@@ -42,4 +42,10 @@ LEASE_S = 30.0
 """Seconds after which another worker takes over the job of a worker that fell silent."""
 
 HEARTBEATS_PER_LEASE = 4
-"""How often a worker renews its lease before it would expire."""
+"""How often at least a worker renews its leases before they would expire."""
+
+HEARTBEAT_S = 1.0
+"""How often a worker renews its leases and stores its progress, unless leases are so short that more is needed."""
+
+FRAME_BYTES = 256 * 2**20
+"""Resized pixels that a worker holds: being read, waiting, and being encoded."""

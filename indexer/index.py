@@ -14,14 +14,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
-from indexer.catalogue import bound_model, jobs, segments, videos
+from indexer.catalogue import bound_model, jobs, queue, segments, videos
 from indexer.catalogue.database import Database
 from indexer.catalogue.videos import NewVideo
 from indexer.config import IndexConfig
 from indexer.errors import InvalidQuery
 from indexer.files import digest, existing, total_bytes, unchanged_since_ns
+from indexer.indexing.worker import Worker
 from indexer.loaded import LoadedParts
 from indexer.media.pool import THUMBNAIL_LANE, DecodePool
 from indexer.media.sandbox import DecodeSandbox
@@ -31,17 +32,14 @@ from indexer.records import (
     Job,
     JobStatus,
     OnDuplicate,
+    QueueProgress,
     SearchAnswer,
     SearchOptions,
     Video,
     VideoStatus,
 )
 from indexer.storage import CATALOGUE_FILE, ReceivedFile, Storage, open_catalogue
-from indexer.worker import Worker
 from model.types import Query, VideoFeatures, VideoTextModel
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("vidgrain.index")
 
@@ -68,7 +66,7 @@ class VideoIndex:
         self._pool = DecodePool(config.decode_children, config.decoder, config.sandbox_limits())
         self._clips = self._pool.lane(config.clip_lane())
         self._pictures = self._pool.lane(THUMBNAIL_LANE)
-        self._worker_sandboxes: list[DecodeSandbox] = []
+        self._worker_children: list[DecodeSandbox] = []
         self._thumbnails = Thumbnails(folder / THUMBNAILS_FOLDER)
 
     @classmethod
@@ -292,12 +290,18 @@ class VideoIndex:
         *,
         status: JobStatus | None = None,
         video_id: str | None = None,
+        ids: Sequence[str] | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> tuple[tuple[Job, ...], str | None]:
         """A page of jobs, newest first, and the cursor of the next page."""
         with self._database.read() as tx:
-            return jobs.list_page(tx, status=status, video_id=video_id, limit=limit, cursor=cursor)
+            return jobs.list_page(tx, status=status, video_id=video_id, ids=ids, limit=limit, cursor=cursor)
+
+    def queue(self) -> QueueProgress:
+        """How far all jobs together are, what is left and when it ends."""
+        with self._database.read() as tx:
+            return queue.progress(tx)
 
     def cancel_job(self, job_id: str) -> Job:
         """Cancel a job; a running one stops at its next segment. Raises: NotFound, JobConflict if it has ended."""
@@ -315,16 +319,16 @@ class VideoIndex:
         wait: Callable[[float], object] | None = None,
         on_published: Callable[[], object] | None = None,
     ) -> Worker:
-        """A worker for this index, with a decoding process of its own that `close` ends; see Worker."""
-        sandbox = DecodeSandbox(self.config.decoder, self.config.sandbox_limits())
-        self._worker_sandboxes.append(sandbox)
+        """A worker for this index, with decoding processes of its own that `close` ends; see Worker."""
+        children = self.config.worker_children()
+        self._worker_children += children
         config = self.config.worker()
-        return Worker(self._database, sandbox, self.model, config, owner=owner, wait=wait, on_published=on_published)
+        return Worker(self._database, children, self.model, config, owner=owner, wait=wait, on_published=on_published)
 
     def stop_decoding(self) -> None:
         """End the decoding of this index's workers, even in the middle of a file: their jobs are given back."""
-        for sandbox in self._worker_sandboxes:
-            sandbox.close()
+        for child in self._worker_children:
+            child.close()
 
     # ---- thumbnails and counts
 
@@ -345,25 +349,25 @@ class VideoIndex:
         return self._thumbnails.get(video.id, at_s, make)
 
     def stats(self) -> dict[str, Any]:
-        """Counts and sizes: videos, segments, jobs by status, generation, model, fingerprint, bytes, unreadable.
+        """Counts and sizes: videos, segments, jobs by status, queue, generation, model, fingerprint, bytes, unreadable.
 
         shards: how the features lie in memory; search: what scoring them costs; None before they were first needed.
         """
         with self._database.read() as tx:
             num_videos, num_segments = videos.count_ready(tx)
-            num_jobs, generation, spec = jobs.count_by_status(tx), tx.last_seq(), bound_model.bound(tx)
+            generation, spec = tx.last_seq(), bound_model.bound(tx)
+            num_jobs, progress = queue.counts(tx), queue.progress(tx)
+        catalogue_bytes = total_bytes(self.folder.glob(CATALOGUE_FILE + "*"))
         follower = self._parts.loaded_follower
         return {
             "videos": num_videos,
             "segments": num_segments,
             "jobs": num_jobs,
+            "queue": progress,
             "generation": generation,
             "model": None if spec is None else spec.name,
             "fingerprint": None if spec is None else spec.fingerprint,
-            "bytes": {
-                "catalogue": total_bytes(self.folder.glob(CATALOGUE_FILE + "*")),
-                "media": self.storage.size_bytes(),
-            },
+            "bytes": {"catalogue": catalogue_bytes, "media": self.storage.size_bytes()},
             "shards": None if follower is None else follower.vectors.describe(),
             "unreadable": {} if follower is None else dict(follower.vectors.unreadable),
             "search": None if (searcher := self._parts.loaded_searcher) is None else searcher.stats(),
@@ -380,7 +384,6 @@ class VideoIndex:
         without: str | None = None,
         warnings: Sequence[tuple[str, str]] = (),
     ) -> SearchAnswer:
-
         encode_ms = (time.perf_counter() - started) * 1e3
         follower = self._parts.follower
         found = list(warnings)

@@ -19,6 +19,8 @@ JobStage = Literal["queued", "probe", "encode", "publish", "done"]
 VideoStatus = Literal["pending", "ready", "failed"]
 OnDuplicate = Literal["skip", "replace", "error"]
 RecallMode = Literal["auto", "exact", "ann"]
+Sampling = Literal["exact", "keyframes"]
+"""Which frames of a video are read: those shown at the instants asked for, or the key frames nearest to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,8 @@ class Video:
     error_code: str | None = None
     """Why status is "failed"."""
     error_message: str | None = None
+    sampling: Sampling = "exact"
+    """Which frames its features were made of."""
 
     @property
     def file_name(self) -> str:
@@ -186,10 +190,8 @@ class Job:
     video_id: str
     status: JobStatus
     stage: JobStage
-    progress_done: int
-    """In segments."""
-    progress_total: int
-    """In segments; 0 until the video was probed."""
+    progress: JobProgress
+    """As last reported; for a job that failed or was cancelled, how far its last attempt came."""
     attempt: int
     max_attempts: int
     created_at: float
@@ -201,6 +203,42 @@ class Job:
     lease_expires_at: float | None = None
     """For a running job: when another worker may take it."""
     is_cancel_requested: bool = False
+    working_since: float | None = None
+    """Since when the present or last attempt has worked on the video: since it was encoding, and before that, since
+    the job was claimed."""
+    updated_at: float | None = None
+    """When the progress was last reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueProgress:
+    """How far indexing is over all jobs and workers."""
+
+    queued: int
+    """Jobs that wait."""
+    running: int
+    """Jobs in work."""
+    succeeded: int
+    """Jobs that have succeeded since the queue was last empty; a job that is retried counts each time it ends."""
+    failed: int
+    """Jobs that have failed since then."""
+    cancelled: int
+    """Jobs that were cancelled since then."""
+    seconds_left: float | None
+    """Seconds of video that are not done. Files that were not probed yet are estimated from their size."""
+    seconds_per_byte: float | None
+    """Seconds of video in a byte of a file, by which they are estimated."""
+    x_real_time: float | None
+    """Seconds of video done per second, over the last minutes of work."""
+    frames_per_s: float | None
+    """Frames encoded per second, over the last minutes of work."""
+    eta_s: float | None
+    """Seconds until all open jobs have ended, at that speed."""
+
+    @property
+    def num_ended(self) -> int:
+        """Jobs that have ended since the queue was last empty."""
+        return self.succeeded + self.failed + self.cancelled
 
 
 @dataclass(frozen=True, slots=True)

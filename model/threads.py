@@ -39,3 +39,11 @@ def limit_this_thread(set_threads: Callable[[int], object] | None = None) -> Non
         torch.set_num_threads(_limit)
     if _limit is not None and set_threads is not None:
         set_threads(_limit)
+
+
+def threads_of_this_thread(count: int) -> None:
+    """Calls from this thread take `count` threads from now on; other threads keep their number. Costs nothing."""
+    import torch
+
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)

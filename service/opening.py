@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from indexer.config import IndexConfig
-from indexer.defaults import HEARTBEATS_PER_LEASE
+from indexer.defaults import HEARTBEAT_S, HEARTBEATS_PER_LEASE
 from indexer.index import VideoIndex
 from model.importing import collector_paused
 from model.threads import SERVING_THREADS
@@ -38,6 +38,7 @@ def index_config(settings: Settings) -> IndexConfig:
     """The part of the settings that the index takes."""
     return IndexConfig(
         decoder=settings.decoder,
+        sampling=settings.sampling,
         decode_timeout_s=settings.decode_timeout_s,
         decode_memory_bytes=settings.decode_memory_bytes,
         decode_children=settings.decode_children,
@@ -47,6 +48,8 @@ def index_config(settings: Settings) -> IndexConfig:
         exact_budget_ms=settings.exact_budget_ms,
         max_video_s=settings.max_video_s,
         max_query_s=settings.max_query_s,
+        worker_decoders=settings.worker_decoders,
+        worker_cores=settings.torch_threads,
         lease_s=settings.lease_s,
-        heartbeat_s=settings.lease_s / HEARTBEATS_PER_LEASE,
+        heartbeat_s=min(HEARTBEAT_S, settings.lease_s / HEARTBEATS_PER_LEASE),
     )

@@ -68,7 +68,8 @@ class Settings(BaseSettings):
         ge=1,
         le=1024,
         description="CPU threads of one model call. Empty: one in a server, which answers requests side by side; "
-        "torch's own choice for indexing, training and evaluation.",
+        "torch's own choice for training and evaluation. In an indexing worker, the cores that its decoding and "
+        "encoding share; empty: all.",
     )
     query_precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
@@ -84,6 +85,12 @@ class Settings(BaseSettings):
 
     # Reading video
     decoder: Literal["pyav", "decord"] = Field("pyav", description="Library that decodes video: `pyav` or `decord`.")
+    sampling: Literal["exact", "keyframes"] = Field(
+        "exact",
+        description="Which frames are indexed: `exact` reads those shown at evenly spaced instants; `keyframes` takes "
+        "the key frames nearest to them, which is faster and places moments less exactly. Each video records which it "
+        "was.",
+    )
     decode_timeout_s: float = Field(
         defaults.DECODE_TIMEOUT_S,
         gt=0,
@@ -98,7 +105,7 @@ class Settings(BaseSettings):
         ge=1,
         le=64,
         description="Processes that decode clips to search with and thumbnails, each started when it is needed; one is "
-        "left to thumbnails where there are several. An indexing worker has one of its own.",
+        "left to thumbnails where there are several. Indexing workers have their own.",
     )
     query_decode_s: float = Field(
         defaults.QUERY_DECODE_S,
@@ -187,6 +194,13 @@ class Settings(BaseSettings):
         True,
         description="Whether `vidgrain serve` runs an indexing worker as a child process; "
         "false where workers run separately.",
+    )
+    worker_decoders: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Processes that decode in an indexing worker. Empty: one for each core, as far as half of the "
+        "memory allows all of them what VIDGRAIN_DECODE_MEMORY_BYTES gives to one.",
     )
     lease_s: float = Field(
         defaults.LEASE_S,

@@ -5,8 +5,10 @@ A worker may change its job only while the row is running with its owner and its
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
+from dataclasses import astuple
 
 from indexer.catalogue.bound_model import require_bound
 from indexer.catalogue.job_rules import backoff_s, judge_claim, may_try_again, require_transition
@@ -23,10 +25,13 @@ from indexer.catalogue.rows import (
 )
 from indexer.catalogue.segments import check_features, replace_segments
 from indexer.errors import JobConflict, JobLost, NotFound
-from indexer.records import Job, JobProgress, JobStage, JobStatus, MediaInfo, SegmentFeatures
+from indexer.records import Job, JobProgress, JobStage, JobStatus, MediaInfo, Sampling, SegmentFeatures
 
 CANCELLED = "cancelled", "The indexing was cancelled."
 EXHAUSTED = "worker_lost", "The worker stopped without reporting in each attempt; the last was attempt {}."
+
+PROGRESS_COLUMNS = "progress_done = ?, progress_total = ?, frames_done = ?, seconds_done = ?, seconds_total = ?"
+"""Where the fields of JobProgress are stored, in their order."""
 
 
 def insert_job(tx: Transaction, video_id: str, max_attempts: int) -> str:
@@ -58,10 +63,11 @@ def list_page(
     *,
     status: JobStatus | None = None,
     video_id: str | None = None,
+    ids: Sequence[str] | None = None,
     limit: int = 50,
     cursor: str | None = None,
 ) -> tuple[tuple[Job, ...], str | None]:
-    """1..1000 jobs, newest first, and the cursor of the next page. Raises: InvalidQuery."""
+    """1..1000 jobs, newest first, and the cursor of the next page. ids: only these. Raises: InvalidQuery."""
     sql, parameters = "SELECT * FROM jobs WHERE 1", list[object]()
     if status is not None:
         sql += " AND status = ?"
@@ -72,19 +78,15 @@ def list_page(
         except NotFound:
             return (), None
         sql += " AND video_id = ?"
+    if ids is not None:
+        sql += " AND id IN (SELECT value FROM json_each(?))"
+        parameters.append(json.dumps(list(ids)))
     if cursor is not None:
         sql += " AND number < ?"
         parameters += place_of(cursor, int)
     rows = tx.rows(f"{sql} ORDER BY number DESC LIMIT ?", *parameters, checked_limit(limit) + 1)
     following = cursor_of(rows[limit - 1]["number"]) if len(rows) > limit else None
     return tuple(job_of(row) for row in rows[:limit]), following
-
-
-def count_by_status(tx: Transaction) -> dict[JobStatus, int]:
-    """How many jobs each status has."""
-    counts: dict[JobStatus, int] = {"queued": 0, "running": 0, "succeeded": 0, "failed": 0, "cancelled": 0}
-    counts.update({row["status"]: row["num"] for row in tx.rows("SELECT status, COUNT(*) AS num FROM jobs GROUP BY 1")})
-    return counts
 
 
 def has_claimable(tx: Transaction) -> bool:
@@ -111,9 +113,9 @@ def claim(tx: Transaction, owner: str, lease_s: float) -> Job | None:
         elif verdict == "claim":
             tx.change(
                 "UPDATE jobs SET status = 'running', stage = 'probe', attempt = attempt + 1, owner = ?, "
-                "lease_expires_at = ?, started_at = COALESCE(started_at, ?), progress_done = 0, progress_total = 0, "
-                "error_code = NULL, error_message = NULL WHERE number = ?",
-                *(owner, tx.now_s + lease_s, tx.now_s, row["number"]),
+                "lease_expires_at = ?, started_at = COALESCE(started_at, ?), working_since = ?, updated_at = ?, "
+                f"{PROGRESS_COLUMNS}, error_code = NULL, error_message = NULL WHERE number = ?",
+                *(owner, tx.now_s + lease_s, tx.now_s, tx.now_s, tx.now_s, *astuple(JobProgress()), row["number"]),
             )
             return get_job(tx, job.id)
     return None
@@ -134,17 +136,30 @@ def _open_rows(tx: Transaction) -> list[Row]:
 
 
 def heartbeat(tx: Transaction, job: Job, lease_s: float, stage: JobStage, progress: JobProgress) -> Job:
-    """Renew the lease and store the progress; the returned job shows a cancel request. Raises: JobLost."""
-    require_owned(tx, job)
+    """Renew the lease and store the progress; the returned job shows a cancel request. Raises: JobLost.
+
+    The first report after probing starts the time by which the job's speed is measured, if nothing is encoded yet.
+    """
+    held = require_owned(tx, job)
+    starts = held.stage == "probe" != stage and not progress.frames_done
     tx.change(
-        "UPDATE jobs SET lease_expires_at = ?, stage = ?, progress_done = ?, progress_total = ? WHERE id = ?",
-        *(tx.now_s + lease_s, stage, progress.segments_done, progress.segments_total, job.id),
+        f"UPDATE jobs SET lease_expires_at = ?, stage = ?, working_since = ?, updated_at = ?, {PROGRESS_COLUMNS} "
+        "WHERE id = ?",
+        *(tx.now_s + lease_s, stage, tx.now_s if starts else held.working_since, tx.now_s),
+        *(*astuple(progress), job.id),
     )
     return get_job(tx, job.id)
 
 
-def publish(tx: Transaction, job: Job, media: MediaInfo, segments: Sequence[SegmentFeatures], fingerprint: str) -> None:
-    """Write the features, set the video to ready and end the job as succeeded.
+def publish(
+    tx: Transaction,
+    job: Job,
+    media: MediaInfo,
+    segments: Sequence[SegmentFeatures],
+    fingerprint: str,
+    sampling: Sampling = "exact",
+) -> None:
+    """Write the features, set the video to ready and end the job as succeeded. sampling: which frames were read.
 
     Raises: JobLost, ModelMismatch (also before a model is bound), ShapeError, ModelError for NaN.
     """
@@ -156,14 +171,19 @@ def publish(tx: Transaction, job: Job, media: MediaInfo, segments: Sequence[Segm
     tx.change(
         "UPDATE videos SET status = 'ready', seq = ?, features_seq = ?, indexed_at = ?, num_segments = ?, "
         "error_code = NULL, error_message = NULL, duration_s = ?, fps = ?, width = ?, height = ?, rotation_deg = ?, "
-        "codec = ?, container = ?, has_audio = ? WHERE id = ?",
+        "codec = ?, container = ?, has_audio = ?, sampling = ? WHERE id = ?",
         *(seq, seq, tx.now_s, len(segments)),
         *(media.duration_s, media.fps, media.width, media.height, media.rotation_deg),
-        *(storable_line(media.codec), storable_line(media.container), int(media.has_audio), held.video_id),
+        *(storable_line(media.codec), storable_line(media.container), int(media.has_audio), sampling, held.video_id),
     )
-    tx.change(
-        "UPDATE jobs SET progress_done = ?, progress_total = ? WHERE id = ?", len(segments), len(segments), job.id
+    progress = JobProgress(
+        segments_done=len(segments),
+        segments_total=len(segments),
+        frames_done=sum(len(segment.times_s) for segment in segments),
+        seconds_done=media.duration_s,
+        seconds_total=media.duration_s,
     )
+    tx.change(f"UPDATE jobs SET updated_at = ?, {PROGRESS_COLUMNS} WHERE id = ?", tx.now_s, *astuple(progress), job.id)
     _end(tx, job, "succeeded", "done", None, None)
 
 
@@ -175,8 +195,9 @@ def fail(tx: Transaction, job: Job, error_code: str, error_message: str, retry: 
     elif retry and may_try_again(held):
         tx.change(
             "UPDATE jobs SET status = 'queued', stage = 'queued', owner = NULL, lease_expires_at = NULL, "
-            "not_before = ?, error_code = ?, error_message = ? WHERE id = ?",
-            *(tx.now_s + backoff_s(held.attempt), error_code, storable_line(error_message), held.id),
+            f"not_before = ?, error_code = ?, error_message = ?, {PROGRESS_COLUMNS} WHERE id = ?",
+            *(tx.now_s + backoff_s(held.attempt), error_code, storable_line(error_message)),
+            *(*astuple(JobProgress()), held.id),
         )
     else:
         _end_failed(tx, held, error_code, error_message)
@@ -195,9 +216,8 @@ def release(tx: Transaction, job: Job) -> None:
         return
     tx.change(
         "UPDATE jobs SET status = 'queued', stage = 'queued', owner = NULL, lease_expires_at = NULL, not_before = ?, "
-        "max_attempts = max_attempts + 1 WHERE id = ?",
-        tx.now_s,
-        held.id,
+        f"max_attempts = max_attempts + 1, {PROGRESS_COLUMNS} WHERE id = ?",
+        *(tx.now_s, *astuple(JobProgress()), held.id),
     )
 
 
@@ -226,9 +246,8 @@ def retry(tx: Transaction, job_id: str) -> Job:
     tx.change(
         "UPDATE jobs SET status = 'queued', stage = 'queued', not_before = ?, max_attempts = attempt + max_attempts, "
         "is_cancel_requested = 0, finished_at = NULL, error_code = NULL, error_message = NULL, owner = NULL, "
-        "lease_expires_at = NULL, progress_done = 0, progress_total = 0 WHERE id = ?",
-        tx.now_s,
-        job.id,
+        f"lease_expires_at = NULL, {PROGRESS_COLUMNS} WHERE id = ?",
+        *(tx.now_s, *astuple(JobProgress()), job.id),
     )
     if not video["num_segments"]:
         tx.change(

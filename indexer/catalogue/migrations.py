@@ -55,6 +55,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     _sql("0003_time_of_change.sql"),
     _sql("0004_messages_without_folders.sql"),
     _sql("0005_numbers_of_videos.sql"),
+    _sql("0006_progress.sql"),
 )
 """Step n brings format n - 1 to format n; format 0 is an empty file."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from indexer.errors import InvalidMetadata, InvalidQuery, NotFound
-from indexer.records import Job, MediaInfo, Video
+from indexer.records import Job, JobProgress, MediaInfo, Video
 
 Row = Any
 """A row of the database: a value by its column's name."""
@@ -145,6 +145,7 @@ def video_of(tx: Transaction, row: Row) -> Video:
         mtime_ns=row["mtime_ns"],
         error_code=row["error_code"],
         error_message=row["error_message"],
+        sampling=row["sampling"],
     )
 
 
@@ -156,8 +157,13 @@ def job_of(row: Row) -> Job:
         video_id=row["video_id"],
         status=row["status"],
         stage=row["stage"],
-        progress_done=row["progress_done"],
-        progress_total=row["progress_total"],
+        progress=JobProgress(
+            segments_done=row["progress_done"],
+            segments_total=row["progress_total"],
+            frames_done=row["frames_done"],
+            seconds_done=row["seconds_done"],
+            seconds_total=row["seconds_total"],
+        ),
         attempt=row["attempt"],
         max_attempts=row["max_attempts"],
         created_at=row["created_at"],
@@ -168,6 +174,8 @@ def job_of(row: Row) -> Job:
         owner=row["owner"],
         lease_expires_at=row["lease_expires_at"],
         is_cancel_requested=bool(row["is_cancel_requested"]),
+        working_since=row["working_since"],
+        updated_at=row["updated_at"],
     )
 
 

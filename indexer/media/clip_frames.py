@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.errors import DecodeInterrupted, MediaError
-from indexer.pipeline import FrameSource
+from indexer.media.frame_source import FrameSource
 from indexer.records import MediaInfo
 from model.datasets.frames import FrameRule
 from model.datasets.records import Clip

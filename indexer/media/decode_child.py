@@ -1,8 +1,10 @@
-"""The decode child's program: `python -m indexer.media.decode_child MEMORY_BYTES ALARM_S`, started by sandbox.py only.
+"""The decode child's program: `python -m indexer.media.decode_child MEMORY_BYTES ALARM_S THREADS`.
 
-It reads one JSON request per line from stdin and answers with one JSON line, followed by `num_bytes` raw bytes. Before
-it loads a decoder it sets its memory limit, gives up writing files and dumping cores, and arranges its own end: when
-stdin closes (the parent is gone, or done with it), or when a request outlasts its alarm and the parent did not kill it.
+Only sandbox.py starts it; THREADS are those of a codec, 0 for a choice by the size of the picture. It reads one JSON
+request per line from stdin and answers with one JSON line, followed by `num_bytes` raw bytes. The file of the last
+request stays open for the next one. Before it loads a decoder it sets its memory limit, gives up writing files and
+dumping cores, and arranges its own end: when stdin closes (the parent is gone, or done with it), or when a request
+outlasts its alarm and the parent did not kill it.
 
 It never imports torch, and knows no catalogue.
 """
@@ -27,19 +29,23 @@ EXIT_MEMORY = 77
 
 
 def main(argv: list[str]) -> int:
-    """Serve requests until stdin ends. argv: memory limit in bytes, seconds after which a request is a hang."""
-    memory_bytes, alarm_s = int(argv[0]), float(argv[1])
+    """Serve requests until stdin ends.
+
+    argv: memory limit in bytes, seconds after which a request is a hang, threads of a codec (0: chosen here).
+    """
+    memory_bytes, alarm_s, threads = int(argv[0]), float(argv[1]), int(argv[2]) or None
     _limit(memory_bytes)
     answers = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not end up between the answers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        from indexer.media import reading as media  # only now: the limits hold for the decoders' libraries as well
+        from indexer.media.reading import Reader  # only now: the limits hold for the decoders' libraries as well
 
+        readers = {decoder: Reader(decoder, threads=threads) for decoder in ("pyav", "decord")}
         _answer(answers, {"ready": True})
         for line in sys.stdin.buffer:
             signal.setitimer(signal.ITIMER_REAL, alarm_s)  # SIGALRM's default is death; needs no thread of Python's
-            header, payload = _serve(media, json.loads(line))
+            header, payload = _serve(readers, json.loads(line))
             _answer(answers, header, payload)
             del payload
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -48,18 +54,21 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _serve(media: Any, request: dict[str, Any]) -> tuple[dict[str, Any], memoryview]:
+def _serve(readers: dict[str, Any], request: dict[str, Any]) -> tuple[dict[str, Any], memoryview]:
     from indexer.errors import IndexerError
     from model.resize import FrameResize
 
-    path, decoder = Path(request["path"]), request["decoder"]
+    path, reader = Path(request["path"]), readers[request["decoder"]]
     try:
+        if request["verb"] == "release":
+            reader.release()
+            return {}, NOTHING
         if request["verb"] == "probe":
-            return {"media": asdict(media.probe(path, decoder))}, NOTHING
+            return {"media": asdict(reader.probe(path))}, NOTHING
         if request["verb"] == "thumbnail":
-            return {}, memoryview(media.thumbnail(path, request["at_s"], request["max_side"], decoder))
+            return {}, memoryview(reader.thumbnail(path, request["at_s"], request["max_side"]))
         resize = FrameResize.from_dict(request["resize"]) if request["resize"] else None
-        frames = media.read_frames(path, request["instants_s"], decoder, resize=resize)
+        frames = reader.read_frames(path, request["instants_s"], resize=resize, sampling=request["sampling"])
     except IndexerError as error:
         return {"error": error.code, "message": error.message, "hint": error.hint}, NOTHING
     except ValueError as error:

@@ -130,6 +130,7 @@ class Lane:
         try:
             yield Turn(sandbox, self._limits.budget_s)
         finally:
+            sandbox.release()  # a child that waits for its next turn holds no file and no frames
             with self._changed:
                 self._num_running -= 1
                 self._free.append(sandbox)

@@ -1,21 +1,19 @@
-"""The door of PyAV: a video stream as a cursor over its decoded frames, in order of presentation.
+"""The door of PyAV: the best video stream of a file as packets, and as frames that come out of its decoder.
 
 Only a local file of a known video container is opened: no network, no playlists, no file that names other files.
-PyAV's exceptions leave here as the index's errors. Which frames are wanted is up to reading.py; this file knows no
+PyAV's exceptions leave here as the index's errors. Which packets are decoded is up to cursor.py; this file knows no
 pixels.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import av
 from av.container import InputContainer
@@ -24,6 +22,7 @@ from av.video.stream import VideoStream
 
 from indexer.errors import MediaError, UnsupportedMedia, VideoTooLong, VideoUndecodable
 from indexer.media.clock import Clock, Stamp, read_clock
+from indexer.media.packet_index import KeyList, PacketIndex
 
 DEFAULT_MAX_PIXELS = 8192 * 5120
 """Largest picture: 8K (7680 x 4320) passes, a decompression bomb does not."""
@@ -34,50 +33,60 @@ CONTAINERS = (
 SEEKABLE = {"mov", "mp4", "matroska", "webm", "mpegts", "flv", "asf"}
 """Containers whose timestamps survive a seek; in others they depend on what was read before, so reading is linear."""
 
+INDEXED = {"mov", "mp4", "matroska", "webm"}
+"""Containers that list their key frames, so that what a seek would skip is known before it is done."""
+
 ORDERED_ONLY = {"avi"}
 """Containers that store the decoding order and no presentation times: the k-th frame out is shown in the k-th slot."""
 
 RESTARTING = {"mpegts", "mpeg"}
 """Containers whose clock may start over in the middle, see clock.py."""
 
-STALE_S = 2.0
-"""How long the last good frame may stand in for frames that are damaged or missing."""
+SELECTIVE = {"h264", "hevc", "vp9", "vp8", "av1", "mpeg4", "mpeg2video"}
+"""Codecs whose frames have the time of the packet they came in."""
+
+SKIPPING = {"h264", "mpeg4", "mpeg2video"}
+"""Codecs that mark the pictures no other refers to, and whose decoder leaves those out when asked. HEVC marks them
+within a temporal layer only, see _can_skip; the decoders of VP9 and AV1 leave nothing out."""
 
 SMALL_PIXELS = 640 * 480
-FIRST_REACH_S = 1.5
 MAX_READ_ERRORS = 16
 
 
-class Picture(NamedTuple):
-    """A decoded frame and when it is shown, in ticks of the stream's time base."""
+class Source:
+    """An open file's best video stream, read forwards from its start or from where a seek led.
 
-    pts: int
-    """When it is first shown."""
-    ticks: int
-    """How long it is shown."""
-    frame: VideoFrame
-    is_after_damage: bool
-    """Whether something between it and the picture before could not be decoded."""
-
-
-class Cursor:
-    """A video stream read forwards in order of presentation, from its start or from a key frame before the target.
-
-    `current` is the frame reached, `base` the time of the first; pts, base and targets are in ticks of the time base.
+    threads: of the codec; None chooses by the size of the picture.
+    Raises: UnsupportedMedia, VideoTooLong.
     """
 
-    current: Picture
-    _ahead: Picture | None
-    _pictures: Iterator[Picture]
-
-    def __init__(self, path: Path, max_pixels: int | None) -> None:
+    def __init__(self, path: Path, max_pixels: int | None = None, threads: int | None = None) -> None:
+        max_pixels = max_pixels or DEFAULT_MAX_PIXELS
         self._path = path
-        self._max_pixels = max_pixels or DEFAULT_MAX_PIXELS
-        self._clock: Clock | None = None
-        self._open()
-        self._can_seek = bool(self._names & SEEKABLE)
-        self._reach_s = FIRST_REACH_S
-        self.base = self.current.pts
+        self._container, self._stream = _open(path, max_pixels, threads)
+        self._codec = cast(Any, self._stream.codec_context)
+        self.names = set(self._container.format.name.split(","))
+        """The short names of the container."""
+        self.time_base = self._stream.time_base or Fraction(1, 1000)
+        """Seconds of one tick."""
+        self.frame_ticks = max(1, round(1 / self.fps / self.time_base))
+        """How long a frame is shown where it doesn't say so itself."""
+        self.num_read_errors = 0
+        """How often the container could not be read."""
+        self.clock: Clock | None = None
+        """The timeline of a file whose clock starts over; None for all others."""
+        self._slots: dict[int | None, int | None] = {}
+        if self.names & ORDERED_ONLY:
+            self._slots = {entry.pos + 8: entry.timestamp for entry in self._stream.index_entries}
+        self._last_part = 0
+        self.has_sought = False
+        """Whether a seek succeeded."""
+        self._can_skip = self.codec_name in SKIPPING or _is_one_layer(self.codec_name, self._codec.extradata)
+        self._clock_of_keys: Clock | None = None
+        if self.names & RESTARTING:
+            clock = _clock(path, max_pixels, self.frame_ticks, *stamp(path))
+            self.clock = clock if clock.is_broken else None
+            self._clock_of_keys = clock if clock.keys else None
 
     def close(self) -> None:
         """Close the file."""
@@ -92,11 +101,6 @@ class Cursor:
         return 25.0
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the current frame before it is turned."""
-        return self.current.frame.width, self.current.frame.height
-
-    @property
     def codec_name(self) -> str:
         """FFmpeg's short name of the codec, e.g. "h264"."""
         return str(self._stream.codec_context.codec.canonical_name)
@@ -105,215 +109,117 @@ class Cursor:
     def container_name(self) -> str:
         """FFmpeg's short name of the container; the file's suffix where that is one of its names."""
         suffix = self._path.suffix.lower().lstrip(".")
-        return suffix if suffix in self._names else self._container.format.name.split(",")[0]
+        return suffix if suffix in self.names else self._container.format.name.split(",")[0]
 
     @property
     def has_audio(self) -> bool:
         """Whether there is an audio stream."""
         return bool(self._container.streams.audio)
 
-    def seconds(self, ticks: int) -> float:
-        """A stretch of ticks in seconds."""
-        return float(ticks * self._time_base)
-
-    def ticks(self, seconds: float) -> int:
-        """Whole ticks in a stretch; a microsecond of slack, so that a frame's own time finds that frame."""
-        return math.floor(Fraction(seconds + 1e-6) / self._time_base)
-
-    def at(self, target: int) -> tuple[Picture, bool]:
-        """The frame shown at target, and whether it only stands in for damaged ones. Raises: VideoUndecodable."""
-        if target < self.current.pts:
-            self._rewind()
-        elif self._can_seek and self.seconds(target - self.current.pts) > self._reach_s:
-            self._seek(target)
-        while True:
-            if self._ahead is None:
-                self._ahead = next(self._pictures, None)
-            if self._ahead is None or self._ahead.pts > target:
-                break
-            self.current, self._ahead = self._ahead, None
-        return self.current, self._is_stale(target)
-
-    def packet_times(self) -> tuple[list[int], int]:
-        """Sorted times of the packets that are shown, and how many packets there are (more with an edit list)."""
-        self._rewind(decode=False)
-        packets = [(self._shown_at(p), p.is_discard) for p in self._packets() if p.size]
-        return sorted(at for at, is_cut in packets if at is not None and not is_cut), len(packets)
-
-    def end_pts(self) -> int:
-        """Where the last packet that can be read ends. The position is lost."""
-        if self._clock is not None:
-            return self._clock.end
+    @property
+    def claimed_end(self) -> int:
+        """Where the container says that the stream ends."""
         start = self._stream.start_time or 0
         if self._stream.duration:
-            claimed = start + self._stream.duration
-        else:
-            claimed = start + self.ticks((self._container.duration or 0) / 1_000_000)
-        for back_s in (3.0, 30.0):
-            want = claimed - self.ticks(back_s)
-            if self._can_seek and want > self.base:
-                try:
-                    self._container.seek(want, stream=self._stream, backward=True)
-                except av.error.FFmpegError:
-                    break
-                if (end := self._last_end()) is not None:
-                    return end
-        self._rewind(decode=False)
-        return self._last_end() or self.base + self._frame_ticks
+            return start + self._stream.duration
+        return start + int(Fraction(self._container.duration or 0, 1_000_000) / self.time_base)
 
-    def _open(self, decode: bool = True) -> None:
-        self._container, self._stream = _open(self._path, self._max_pixels)
-        self._names = set(self._container.format.name.split(","))
-        self._time_base = self._stream.time_base or Fraction(1, 1000)
-        self._frame_ticks = max(1, round(1 / self.fps / self._time_base))
-        listed = self._stream.index_entries if self._names & ORDERED_ONLY else ()
-        self._slots: dict[int | None, int | None] = {entry.pos + 8: entry.timestamp for entry in listed}
-        self._is_end_damaged = False
-        self._last_part = 0
-        self._ahead = None
-        if self._names & RESTARTING and self._clock is None:
-            clock = _clock(self._path, self._max_pixels, self._frame_ticks, *_stamp(self._path))
-            self._clock = clock if clock.is_broken else None
-        if decode:
-            self._pictures = self._decode(need_key=None)
-            first = next(self._pictures, None)
-            if first is None:
-                self._container.close()
-                raise VideoUndecodable("No frame of the video stream can be decoded.")
-            self.current = first
+    @property
+    def is_selective(self) -> bool:
+        """Whether frames can be told by the times of their packets, so that not all have to be decoded."""
+        return bool(self.names & SEEKABLE) and self.clock is None and self.codec_name in SELECTIVE
 
-    def _rewind(self, decode: bool = True) -> None:
-        self._container.close()
-        self._open(decode)
+    def index(self, early: int) -> PacketIndex | KeyList | None:
+        """The key frames that the container lists, or that a pass over its packets found.
 
-    def _seek(self, target: int) -> None:
-        """Go to a key frame at or before target; to the start where the container can't."""
-        left = self.current.pts
-        for back_s in (0.0, 2.0, 8.0):
-            want = target - self.ticks(back_s)
-            if want <= self.base:
-                break
-            try:
-                if self._clock is None:
-                    self._container.seek(want, stream=self._stream, backward=True)
-                else:
-                    self._container.seek(self._clock.key_before(want), unsupported_byte_offset=True)
-            except av.error.FFmpegError:
-                break
-            self._pictures, self._ahead = self._decode(need_key=True), None
-            landed = next(self._pictures, None)
-            if landed is not None and self.base <= landed.pts <= target:
-                if landed.pts <= left:  # decoding on would have been shorter: the key frames are that far apart
-                    self._reach_s = max(self._reach_s, self.seconds(target - landed.pts))
-                self.current = landed
-                return
-        self._can_seek = False
-        self._rewind()
-
-    def _decode(self, need_key: bool | None) -> Iterator[Picture]:
-        """Frames in rising order of time. What follows damage is left out up to the next key frame.
-
-        need_key: leave out what comes before the first key frame; None: only if the first packet isn't one.
+        early: how much earlier its first key frame is decoded than shown.
         """
-        is_damaged = False
-        last: int | None = None
-        slots: deque[int | None] = deque()
-        part: int | None = None
-        for packet in self._packets():
-            before, part = part, self._part(packet)
-            if need_key is None or part != before is not None:
-                need_key = not packet.is_keyframe
-            frames = self._frames_of(packet)
-            if packet.size and frames is not None:
-                slots.append(self._shown_at(packet))
-            if frames is None:
-                is_damaged = need_key = True
-                continue
-            for frame in frames:
-                slot = slots.popleft() if slots else None
-                if frame.is_corrupt:
-                    is_damaged = True
-                    continue
-                if need_key and not frame.key_frame:
-                    continue
-                at = slot if self._names & ORDERED_ONLY else frame.pts
-                pts = self._counted(last) if at is None else at
-                if last is not None and pts <= last:
-                    continue
-                yield Picture(pts, frame.duration or self._frame_ticks, frame, is_damaged)
-                need_key, is_damaged, last = False, False, pts
-        self._is_end_damaged = is_damaged
+        if self._clock_of_keys is not None:
+            return KeyList(self._clock_of_keys.keys)
+        if not self.names & INDEXED:
+            return None
+        is_by_decoding_time = bool(self.names & {"mov", "mp4"})
+        index = PacketIndex(self._stream.index_entries, early if is_by_decoding_time else 0)
+        if is_by_decoding_time:
+            index.is_whole = 0 < self._stream.frames <= len(self._stream.index_entries)
+        else:
+            index.is_whole = self.has_sought  # Matroska's list is loaded by the first seek
+        return index
 
-    def _packets(self) -> Iterator[av.Packet[VideoStream]]:
+    def seek(self, time: int) -> bool:
+        """Go to a key frame shown at or before time, or near it; whether the container can."""
+        try:
+            if self._clock_of_keys is not None and (self.clock is not None or self.is_selective):
+                self._container.seek(self._clock_of_keys.key_before(time), unsupported_byte_offset=True)
+            else:
+                self._container.seek(time, stream=self._stream, backward=True)
+        except av.error.FFmpegError:
+            return False
+        self.has_sought = True
+        return True
+
+    def packets(self) -> Iterator[av.Packet[VideoStream]]:
         """Packets of the stream, last the empty one that drains the decoder; steps over what can't be read."""
         num_errors = 0
         while True:
             try:
                 for packet in self._container.demux(self._stream):
                     num_errors = 0
-                    if self._clock is not None and packet.pts is not None:
-                        packet.pts += self._clock.offsets[self._part(packet)]
+                    if self.clock is not None and packet.pts is not None:
+                        packet.pts += self.clock.offsets[self.part(packet)]
                     yield packet
                 return
             except av.error.FFmpegError as error:
                 _raise_shortage(error)
+                self.num_read_errors += 1
                 num_errors += 1
                 if num_errors >= MAX_READ_ERRORS:
                     return
 
-    def _frames_of(self, packet: av.Packet[VideoStream]) -> list[VideoFrame] | None:
-        """What a packet decodes to, None where it is damaged."""
-        if packet.is_corrupt and not (self._clock is not None and packet.pos in self._clock.seams):
+    def decode(self, packet: av.Packet[VideoStream] | None, *, is_wanted: bool = True) -> list[VideoFrame] | None:
+        """What comes out of the decoder for a packet, None where it is damaged.
+
+        packet: None empties the decoder, which then needs a seek. is_wanted: False leaves the picture out where no
+        other refers to it.
+        """
+        if packet is not None and packet.is_corrupt and not self._is_seam(packet):
             return None
+        skip = "DEFAULT" if is_wanted or not self._can_skip else "NONREF"
+        if self._codec.skip_frame != skip:
+            self._codec.skip_frame = skip
         try:
-            return packet.decode()
+            return cast(list[VideoFrame], self._codec.decode(packet))
         except av.error.FFmpegError as error:
             _raise_shortage(error)
             return None
 
-    def _part(self, packet: av.Packet[VideoStream]) -> int:
+    def part(self, packet: av.Packet[VideoStream]) -> int:
         """The part of a file whose clock starts over, from 0; a packet without a place is of the part before."""
-        if self._clock is not None and packet.pos is not None:
-            self._last_part = self._clock.part(packet.pos)
+        if self.clock is not None and packet.pos is not None:
+            self._last_part = self.clock.part(packet.pos)
         return self._last_part
 
-    def _shown_at(self, packet: av.Packet[VideoStream]) -> int | None:
+    def shown_at(self, packet: av.Packet[VideoStream]) -> int | None:
         """When a packet is shown. For a container that only counts packets, the slot that its index lists for it."""
-        return self._slots.get(packet.pos, packet.dts) if self._names & ORDERED_ONLY else packet.pts
+        return self._slots.get(packet.pos, packet.dts) if self.names & ORDERED_ONLY else packet.pts
 
-    def _counted(self, last: int | None) -> int:
-        self._can_seek = False
-        return 0 if last is None else last + self._frame_ticks
+    def _is_seam(self, packet: av.Packet[VideoStream]) -> bool:
+        return self.clock is not None and packet.pos in self.clock.seams
 
-    def _last_end(self) -> int | None:
-        end: int | None = None
-        num_untimed = 0
-        for packet in self._packets():
-            if not packet.size or packet.is_discard or packet.is_corrupt:
-                continue
-            at = self._shown_at(packet)
-            at = packet.dts if at is None else at
-            if at is None:
-                num_untimed += 1
-            else:
-                end = max(end if end is not None else at, at + (packet.duration or self._frame_ticks))
-        return end if end is not None or not num_untimed else self.base + num_untimed * self._frame_ticks
 
-    def _is_stale(self, target: int) -> bool:
-        shown_until = self.current.pts + self.current.ticks
-        late_s = self.seconds(target - shown_until)
-        is_hole = self._ahead.is_after_damage if self._ahead else self._is_end_damaged or late_s > STALE_S
-        if not is_hole or late_s < 0:
-            return False
-        if late_s > STALE_S:
-            raise VideoUndecodable(f"No frame near {self.seconds(target - self.base):.1f} s can be decoded.")
-        return True
+def _is_one_layer(codec_name: str, extradata: bytes | None) -> bool:
+    """Whether an HEVC stream says in its container's record (hvcC, ISO/IEC 14496-15) that it has one temporal layer.
+
+    Only then are the pictures marked as unreferenced within their layer referred to by none at all.
+    """
+    is_record = codec_name == "hevc" and extradata is not None and len(extradata) > 21 and extradata[0] == 1
+    return is_record and extradata is not None and extradata[21] >> 3 & 7 == 1
 
 
 @lru_cache(maxsize=4)
 def _clock(path: Path, max_pixels: int, frame_ticks: int, *_: int) -> Clock:
     """The clock of the file's best video stream by a pass over its packets; once per content (the file's stamp)."""
-    container, stream = _open(path, max_pixels)
+    container, stream = _open(path, max_pixels, 1)
     with closing(container):
         return read_clock(_stamps(container, stream, frame_ticks), stream.time_base or Fraction(1, 1000))
 
@@ -330,7 +236,8 @@ def _stamps(container: InputContainer, stream: VideoStream, frame_ticks: int) ->
         _raise_shortage(error)  # otherwise the packets end where the file can't be read
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
+def stamp(path: Path) -> tuple[int, int, int]:
+    """Size, time of change and identity of a file. Raises: UnsupportedMedia where there is none."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ino
 
@@ -354,7 +261,7 @@ def _raise_shortage(error: av.error.FFmpegError) -> None:
         raise MemoryError from error
 
 
-def _open(path: Path, max_pixels: int) -> tuple[InputContainer, VideoStream]:
+def _open(path: Path, max_pixels: int, threads: int | None) -> tuple[InputContainer, VideoStream]:
     if not path.is_file():
         raise UnsupportedMedia("There is no such file." if not path.exists() else "Not a regular file.")
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_pixels": str(max_pixels)}
@@ -370,7 +277,7 @@ def _open(path: Path, max_pixels: int) -> tuple[InputContainer, VideoStream]:
         if not all(s.codec_context and s.codec_context.width for s in container.streams.video):  # unknown codec
             with av.open(f"file:{path.absolute()}", "r", options={**options, "codec_whitelist": "none"}) as claims:
                 _check_size(claims, max_pixels)
-        return container, _best_stream(container, max_pixels)
+        return container, _best_stream(container, max_pixels, threads)
     except BaseException:
         container.close()
         raise
@@ -382,14 +289,16 @@ def _check_size(container: InputContainer, max_pixels: int) -> None:
             raise VideoTooLong(f"Pictures of {codec.width} x {codec.height} are over the limit of {max_pixels} px.")
 
 
-def _best_stream(container: InputContainer, max_pixels: int) -> VideoStream:
+def _best_stream(container: InputContainer, max_pixels: int, threads: int | None) -> VideoStream:
     stream = cast(VideoStream | None, container.streams.best("video"))
     if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
         raise UnsupportedMedia("There is no video stream in it.")
     codec = cast(Any, stream.codec_context)
     if codec is None:
         raise UnsupportedMedia("No decoder here knows its video codec.")
+    if threads is None:
+        threads = min(4, os.cpu_count() or 1) if codec.width * codec.height > SMALL_PIXELS else 1
     codec.thread_type = "AUTO"
-    codec.thread_count = min(4, os.cpu_count() or 1) if codec.width * codec.height > SMALL_PIXELS else 1
+    codec.thread_count = threads
     codec.options = {"max_pixels": str(max_pixels), "err_detect": "explode"}
     return stream

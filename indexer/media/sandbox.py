@@ -40,13 +40,14 @@ from indexer.errors import (
     VideoUndecodable,
 )
 from indexer.media.decode_child import EXIT_MEMORY
-from indexer.records import Frames, MediaInfo
+from indexer.records import Frames, MediaInfo, Sampling
 from model.resize import FrameResize
 
 if TYPE_CHECKING:
     from indexer.media.reading import Decoder
 
 START_TIMEOUT_S = 60.0
+RELEASE_TIMEOUT_S = 5.0
 ALARM_SLACK_S = 10.0
 MAX_HEADER_BYTES = 2**20
 STDERR_TAIL_BYTES = 4096
@@ -70,19 +71,26 @@ class SandboxLimits:
 class DecodeSandbox:
     """probe, read_frames and thumbnail in a child; one request at a time, from any thread.
 
+    The child keeps the file open that it was asked for last, and goes on from where it stands when the next frames of
+    the same file are asked for; release() closes it.
+    threads: of a codec in the child; None chooses by the size of the picture.
     timeout_s of a verb: less time than the limits allow. Every verb raises what reading.py raises, DecodeTimeout,
     DecodeCrashed, DecodeInterrupted, and SandboxClosed after close().
     """
 
-    def __init__(self, decoder: Decoder = "pyav", limits: SandboxLimits | None = None) -> None:
+    def __init__(
+        self, decoder: Decoder = "pyav", limits: SandboxLimits | None = None, threads: int | None = None
+    ) -> None:
         self._decoder = decoder
         self._limits = limits or SandboxLimits()
+        self._threads = threads
         self._lock = threading.Lock()
         self._child: _Child | None = None
+        self._may_hold_file = False
         self._is_closed = False
 
     def probe(self, path: Path, *, timeout_s: float | None = None) -> MediaInfo:
-        """As reading.probe."""
+        """As reading.Reader.probe."""
         header, _ = self._ask({"verb": "probe"}, path, timeout_s)
         return MediaInfo(**header["media"])
 
@@ -92,20 +100,45 @@ class DecodeSandbox:
         instants_s: Sequence[float],
         resize: FrameResize | None = None,
         *,
+        sampling: Sampling = "exact",
         timeout_s: float | None = None,
     ) -> Frames:
-        """As reading.read_frames. Resized in the child, 12 frames of 1080p come as 1.8 MB in place of 75."""
+        """As reading.Reader.read_frames. Resized in the child, 12 frames of 1080p come as 1.8 MB in place of 75."""
         instants = [float(t) for t in instants_s]
-        request = {"verb": "read_frames", "instants_s": instants, "resize": resize and resize.as_dict()}
+        request = {
+            "verb": "read_frames",
+            "instants_s": instants,
+            "resize": resize and resize.as_dict(),
+            "sampling": sampling,
+        }
         header, payload = self._ask(request, path, timeout_s)
         pixels = np.frombuffer(payload, dtype=np.uint8).reshape(header["shape"])
         return Frames(pixels, np.array(header["times_s"], dtype=np.float64))
 
     def thumbnail(self, path: Path, at_s: float, max_side: int = 320, *, timeout_s: float | None = None) -> bytes:
-        """As reading.thumbnail."""
+        """As reading.Reader.thumbnail."""
         request = {"verb": "thumbnail", "at_s": float(at_s), "max_side": max_side}
         _, payload = self._ask(request, path, timeout_s)
         return bytes(payload)
+
+    def release(self) -> None:
+        """Close the file that the child has open. Never raises: a child that is gone has nothing open."""
+        request = {"verb": "release", "path": "", "decoder": self._decoder}
+        with self._lock:
+            child = self._child
+            if child is None or not self._may_hold_file:
+                return
+            self._may_hold_file = False
+            try:
+                child.send(json.dumps(request).encode() + b"\n")
+                child.receive(time.monotonic() + RELEASE_TIMEOUT_S)
+            except (_ChildGone, TimeoutError, OSError):
+                self._drop()
+
+    def rest(self) -> None:
+        """End the child; the next request starts another. Harmless when repeated."""
+        with self._lock:
+            self._drop()
 
     @property
     def child_pid(self) -> int | None:
@@ -133,6 +166,7 @@ class DecodeSandbox:
         line = json.dumps({**request, "path": str(path.absolute()), "decoder": self._decoder}).encode() + b"\n"
         limit_s = self._limits.timeout_s if timeout_s is None else min(timeout_s, self._limits.timeout_s)
         with self._lock:
+            self._may_hold_file = True
             try:
                 header, payload = self._try(line, path, limit_s)
             except DecodeCrashed:
@@ -163,7 +197,7 @@ class DecodeSandbox:
             if self._is_closed:
                 raise _ChildGone("")
             if self._child is None:
-                self._child = _Child(self._limits)
+                self._child = _Child(self._limits, self._threads)
                 self._child.wait_ready(time.monotonic() + START_TIMEOUT_S)
             try:
                 self._child.send(line)
@@ -206,7 +240,7 @@ class _ChildGone(Exception):
 class _Child:
     """One child process and the three pipes to it."""
 
-    def __init__(self, limits: SandboxLimits) -> None:
+    def __init__(self, limits: SandboxLimits, threads: int | None) -> None:
         root = str(Path(__file__).resolve().parents[2])
         environment = {
             "PYTHONPATH": os.pathsep.join([root, *(p for p in sys.path if p and p != root)]),
@@ -216,7 +250,7 @@ class _Child:
             "LC_ALL": "C.UTF-8",
             "PATH": os.defpath,  # decord asks for it
         }
-        numbers = [str(limits.memory_bytes), str(limits.timeout_s + ALARM_SLACK_S)]
+        numbers = [str(limits.memory_bytes), str(limits.timeout_s + ALARM_SLACK_S), str(threads or 0)]
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-B", "-m", "indexer.media.decode_child", *numbers],
             bufsize=0,

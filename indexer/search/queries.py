@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 
 from indexer.catalogue.rows import storable
 from indexer.errors import EmptyQuery, InvalidQuery, QueryTooLong, VideoTooLong
-from indexer.pipeline import FrameSource, cut_batches
+from indexer.media.frame_source import FrameSource
 from indexer.records import StoredSegment
 from indexer.segments import plan_segments
 from model.types import VideoFeatures, VideoTextModel
@@ -82,7 +82,9 @@ def clip_features(
         )
     plans = plan_segments(end - start, model.spec.num_frames, max_segment_s)
     found: list[VideoFeatures] = []
-    for batch in cut_batches(plans, model.resize, SEGMENTS_PER_BATCH, BYTES_PER_BATCH):
+    segment_bytes = model.resize.image_size**2 * 3 * model.spec.num_frames
+    size = max(1, min(SEGMENTS_PER_BATCH, BYTES_PER_BATCH // segment_bytes))
+    for batch in (plans[first : first + size] for first in range(0, len(plans), size)):
         read = [source.read_frames(path, [start + t for t in plan.instants_s], model.resize) for plan in batch]
         found.append(model.encode_video([frames.pixels for frames in read]))
     return VideoFeatures(

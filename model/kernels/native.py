@@ -12,22 +12,19 @@ import threading
 import weakref
 from collections.abc import Sequence
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.compiled import open_compiled
 from model.errors import ShapeError
 from model.kernels.block import FeatureBlock, Rows, Store
 from model.kernels.panel import Array, Panel
 
 ABI_VERSION: Final = 1
 """What native/shapes.h must have been when the file was built."""
-
-BUILD_COMMAND: Final = "pip install --no-deps -e ."
-"""Builds the file in a source tree; elsewhere the package is installed again."""
 
 PathName = Literal["amx", "avx512bf16", "avx512", "avx2", "portable"]
 """The instruction sets, best first; an Intel CPU prefers avx512 to avx512bf16."""
@@ -252,20 +249,10 @@ def read(memory: NDArray[Any]) -> None:
 
 def open_library(folder: Path, version: int = ABI_VERSION) -> tuple[ctypes.CDLL | None, str]:
     """The compiled file of a folder, or None and why not; version: what it must have been built from."""
-    again = f"`{BUILD_COMMAND}` in a source tree, or install the package again."
-    found = [path for suffix in EXTENSION_SUFFIXES if (path := folder / f"_native{suffix}").is_file()]
-    if not found:
-        return None, f"The native kernel isn't built: install a C++ compiler, then {again}"
-    try:
-        library = ctypes.CDLL(str(found[0]))
-        built = library.vidgrain_abi_version()
-    except (OSError, AttributeError) as error:
-        return None, f"{found[0].name} can't be loaded ({error}): {again}"
-    if built != version:
-        text = f"{found[0].name} was built from other sources (version {built}, expected {version})"
-        return None, f"{text}: {again}"
-    _declare(library)
-    return library, ""
+    library, why_not = open_compiled(folder, version)
+    if library is not None:
+        _declare(library)
+    return library, why_not
 
 
 @cache

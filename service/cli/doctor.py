@@ -51,6 +51,7 @@ def examine(settings: Settings) -> list[Check]:
         ("faiss", _faiss),
         ("device", _device),
         ("kernel", _kernel),
+        ("resize", _resize),
         ("decoder", _decoder),
         ("data folder", _data_folder),
         ("model", _model),
@@ -131,6 +132,15 @@ def _kernel(_: Settings) -> Check:
         return Check("kernel", "warn", "searches are scored in torch, several times slower", native.problem())
     first, *rest = native.paths()
     return Check("kernel", "ok", f"native {first}" + (f"; this CPU also has {', '.join(rest)}" if rest else ""))
+
+
+def _resize(_: Settings) -> Check:
+    from model.resampling import native
+
+    found = native.load()
+    if found is None:
+        return Check("resize", "warn", "frames are resized by PIL, several times slower", native.problem())
+    return Check("resize", "ok", f"native {found.path}")
 
 
 def _decoder(settings: Settings) -> Check:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from indexer.catalogue.rows import storable
 from model.errors import VidgrainError
 from service.cli.printing import stderr
+from service.cli.progress import Pace, Standing, display_on
 from service.responses.parts import Reason
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ VIDEO_SUFFIXES = frozenset(
 """Files with these suffixes are taken from a folder; a file named on the command line may have any name."""
 
 _POLL_S = 0.1
+_LOOKED_AT = 100
 _ENDED = {"succeeded", "failed", "cancelled"}
 
 
@@ -82,46 +84,108 @@ def index_files(
 
     titles: one per file, instead of the file's name. retry_failed: a content that failed before is tried again.
     """
-    report = IndexReport()
+    work = _Work(index, files, retry_failed)
     began_s = time.monotonic()
     stop = threading.Event()
     runner = _Runner(index, stop)
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=stderr,
-        transient=False,
-    )
-    pending: dict[str, Path] = {}
     try:
-        with bar:
-            task = bar.add_task("indexing", total=len(files))
+        with display_on(stderr) as display:
+            pace = Pace(display.every_s)
             runner.start()
             for number, path in enumerate(files):
-                title = titles[number] if titles is not None else None
-                if not _add(index, path, title, retry_failed, pending, report):
-                    bar.advance(task)
-                _collect(index, pending, report, lambda: bar.advance(task), limit=8)
-            while pending:
+                work.add(path, titles[number] if titles is not None else None)
+                work.collect()
+                if pace.is_due():
+                    display.show(work.standing())
+            while work.pending:
                 runner.check()
-                _collect(index, pending, report, lambda: bar.advance(task))
-                bar.update(task, description=_describe(index, pending))
+                work.collect()
+                if pace.is_due():
+                    display.show(work.standing())
                 time.sleep(_POLL_S)
-            bar.update(task, description="indexed")
+            display.show(work.standing())
     except KeyboardInterrupt:
-        report.waiting = len(pending)
+        work.report.waiting = len(work.pending)
         stderr.print(
-            f"stopped; {len(pending)} added files are still queued, and what was indexed is kept. "
+            f"stopped; {len(work.pending)} added files are still queued, and what was indexed is kept. "
             "To continue, run the same command again or start `vidgrain worker`."
         )
     finally:
         stop.set()
         runner.join()
-        report.took_s = round(time.monotonic() - began_s, 3)
-    return report
+        work.report.took_s = round(time.monotonic() - began_s, 3)
+    return work.report
+
+
+class _Work:
+    """The files of one command: those still to be added, those with a job to wait for, and what became of the rest."""
+
+    def __init__(self, index: VideoIndex, files: Sequence[Path], retry_failed: bool) -> None:
+        self.report = IndexReport()
+        self.pending: dict[str, Path] = {}
+        """The files with a job to wait for, by the job's id, in the order in which they were added."""
+        self._index = index
+        self._retry_failed = retry_failed
+        self._total = len(files)
+        self._num_added = 0
+        self._bytes_to_add = sum(_size_bytes(path) for path in files)
+        self._running: list[Job] = []
+
+    def add(self, path: Path, title: str | None) -> None:
+        """Add the next file; it is pending from now on, or its outcome is in the report."""
+        try:
+            self._add(path, title)
+        except VidgrainError as error:
+            self.report.add_failure(path, error.code, error.message)
+        except OSError as error:
+            self.report.add_failure(path, "file_unreadable", error.strerror or str(error))
+        self._num_added += 1
+        self._bytes_to_add -= _size_bytes(path)
+
+    def _add(self, path: Path, title: str | None) -> None:
+        result = self._index.add(path.resolve(), title=title)
+        if not result.is_duplicate:
+            self.pending[result.job_id] = path
+        elif result.job_id in self.pending:
+            self.report.already_there += 1
+        else:
+            job = self._index.job(result.job_id)
+            if self._retry_failed and job.status in {"failed", "cancelled"}:
+                job = self._index.retry_job(job.id)
+            if job.status in _ENDED:
+                self._settle(job, path, was_known=True)
+            else:
+                self.pending[job.id] = path
+
+    def collect(self) -> None:
+        """Move ended jobs from pending into the report. Jobs end about in their order: the oldest are looked at."""
+        oldest = list(islice(self.pending, _LOOKED_AT))
+        found, _ = self._index.jobs(ids=oldest, limit=_LOOKED_AT)
+        for job in found:
+            if job.status in _ENDED:
+                self._settle(job, self.pending.pop(job.id), was_known=False)
+        self._running = [job for job in reversed(found) if job.status == "running"]
+
+    def _settle(self, job: Job, path: Path, *, was_known: bool) -> None:
+        if job.status == "failed":
+            self.report.add_failure(path, job.error_code or "internal", job.error_message or "")
+        elif job.status == "cancelled":
+            self.report.add_failure(path, "job_cancelled", "The job was cancelled.")
+        elif was_known:
+            self.report.already_there += 1
+        else:
+            self.report.indexed += 1
+
+    def standing(self) -> Standing:
+        """Where the command is now."""
+        return Standing(
+            total=self._total,
+            settled=self._num_added - len(self.pending),
+            failed=len(self.report.failed),
+            in_work=[(self.pending[job.id].name, job) for job in self._running],
+            queue=self._index.queue(),
+            bytes_to_add=max(0, self._bytes_to_add),
+        )
 
 
 class _Runner(threading.Thread):
@@ -146,59 +210,8 @@ class _Runner(threading.Thread):
             raise RuntimeError("the worker's thread ended early")
 
 
-def _add(
-    index: VideoIndex, path: Path, title: str | None, retry_failed: bool, pending: dict[str, Path], report: IndexReport
-) -> bool:
-    """Add one file; whether there is a job to wait for."""
+def _size_bytes(path: Path) -> int:
     try:
-        result = index.add(path.resolve(), title=title)
-        if not result.is_duplicate:
-            pending[result.job_id] = path
-            return True
-        if result.job_id in pending:
-            report.already_there += 1
-            return False
-        job = index.job(result.job_id)
-        if retry_failed and job.status in {"failed", "cancelled"}:
-            job = index.retry_job(job.id)
-        if job.status in _ENDED:
-            _settle(job, path, report, was_known=True)
-            return False
-        pending[job.id] = path
-        return True
-    except VidgrainError as error:
-        report.add_failure(path, error.code, error.message)
-    except OSError as error:
-        report.add_failure(path, "file_unreadable", error.strerror or str(error))
-    return False
-
-
-def _collect(
-    index: VideoIndex, pending: dict[str, Path], report: IndexReport, advance: Any, limit: int | None = None
-) -> None:
-    """Move ended jobs from pending into the report; limit: look at so many of the oldest only."""
-    for job_id in list(pending)[:limit]:
-        job = index.job(job_id)
-        if job.status in _ENDED:
-            _settle(job, pending.pop(job_id), report, was_known=False)
-            advance()
-
-
-def _settle(job: Job, path: Path, report: IndexReport, *, was_known: bool) -> None:
-    if job.status == "failed":
-        report.add_failure(path, job.error_code or "internal", job.error_message or "")
-    elif job.status == "cancelled":
-        report.add_failure(path, "job_cancelled", "The job was cancelled.")
-    elif was_known:
-        report.already_there += 1
-    else:
-        report.indexed += 1
-
-
-def _describe(index: VideoIndex, pending: dict[str, Path]) -> str:
-    for job_id in list(pending)[:4]:
-        job = index.job(job_id)
-        if job.status == "running":
-            part = f" {job.progress_done}/{job.progress_total}" if job.progress_total > 1 else ""
-            return f"indexing {pending[job_id].name[:40]}{part}"
-    return "indexing"
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0

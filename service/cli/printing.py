@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
+
+from indexer.progress import eta_s, fraction, x_real_time
 
 if TYPE_CHECKING:
     from indexer.records import Job, SearchAnswer, Video
@@ -55,6 +58,20 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
 
 
+def span(seconds: float) -> str:
+    """Seconds as a person estimates them: 7.2 -> '8 s', 200 -> '4 min', 7500 -> '2 h 5 min'; rounded up."""
+    whole = math.ceil(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes = math.ceil(whole / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def speed(times: float) -> str:
+    """A rate in two figures or more: 0.04 -> '0.04', 3.21 -> '3.2', 41.7 -> '42'."""
+    return f"{times:.2f}" if times < 0.95 else f"{times:.1f}" if times < 9.95 else f"{times:,.0f}"
+
+
 def answer_table(answer: SearchAnswer, title: str) -> Table:
     """Hits as rows: rank, score, video, best second and the stretch around it."""
     table = Table(title=title, title_justify="left", title_style="bold")
@@ -85,12 +102,14 @@ def videos_table(videos: Sequence[Video]) -> Table:
 
 def jobs_table(jobs: Sequence[Job]) -> Table:
     """Jobs as rows; a failed one with its reason."""
-    table = Table("id", "video", "status", "stage", "progress", "attempt", "reason")
+    table = Table("id", "video", "status", "stage", "progress", "x real time", "left", "attempt", "reason")
     for job in jobs:
         reason = f"{job.error_code}: {job.error_message}" if job.error_code else ""
-        progress = f"{job.progress_done}/{job.progress_total}" if job.progress_total else ""
+        progress = f"{100 * fraction(job):.0f} %" if job.status != "queued" else ""
+        pace, left_s = x_real_time(job), eta_s(job)
+        rate, left = "" if pace is None else speed(pace), "" if left_s is None else span(left_s)
         attempt = f"{job.attempt}/{job.max_attempts}"
-        table.add_row(job.id, job.video_id, job.status, job.stage, progress, attempt, reason)
+        table.add_row(job.id, job.video_id, job.status, job.stage, progress, rate, left, attempt, reason)
     return table
 
 

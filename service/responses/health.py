@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from model.types import public_name
+from service.responses.jobs import QueueResponse
 from service.responses.parts import Reason
 
 
@@ -64,6 +65,9 @@ class IndexResponse(BaseModel):
     jobs: Mapping[str, int]
     """Jobs by status."""
 
+    queue: QueueResponse
+    """How far indexing is, as in `GET /jobs/summary`."""
+
     generation: int
     """Rises with every change."""
 
@@ -84,7 +88,8 @@ class IndexResponse(BaseModel):
     @classmethod
     def from_stats(cls, stats: Mapping[str, Any]) -> IndexResponse:
         """stats: as `VideoIndex.stats` gives them."""
-        return cls(**dict(stats) | {"model": public_name(stats["model"])})
+        queue = QueueResponse.from_record(stats["queue"])
+        return cls(**dict(stats) | {"model": public_name(stats["model"]), "queue": queue})
 
 
 class HealthResponse(BaseModel):

@@ -19,6 +19,9 @@ Instant = Annotated[
 ]
 """A time of the world, written as ISO 8601 in UTC with milliseconds."""
 
+Measured = Annotated[float, PlainSerializer(lambda value: round(value, 3), return_type=float, when_used="json")]
+"""A number that was measured, written to thousandths."""
+
 
 def instant(epoch_s: float) -> datetime:
     """A UTC epoch time of the index's records as an instant."""

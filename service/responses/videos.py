@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from indexer.catalogue.rows import storable
-from indexer.records import Video, VideoStatus
+from indexer.records import Sampling, Video, VideoStatus
 from service.responses.parts import Instant, Reason, instant, reason
 
 
@@ -26,6 +26,9 @@ class VideoResponse(BaseModel):
     created_at: Instant
     indexed_at: Instant | None
     num_segments: int
+    sampling: Sampling
+    """Which frames its features were made of: `exact`, or `keyframes` where moments may lie a little off."""
+
     duration_s: float | None
     fps: float | None
     width: int | None
@@ -57,6 +60,7 @@ class VideoResponse(BaseModel):
             created_at=instant(video.created_at),
             indexed_at=None if video.indexed_at is None else instant(video.indexed_at),
             num_segments=video.num_segments,
+            sampling=video.sampling,
             duration_s=media.duration_s if media else None,
             fps=media.fps if media else None,
             width=media.width if media else None,

@@ -1,4 +1,4 @@
-"""/jobs: list, show, cancel, retry."""
+"""/jobs: list, summarise, show, cancel, retry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from service.requests import JobsQuery
-from service.responses.jobs import JobPage, JobResponse
+from service.responses.jobs import JobPage, JobResponse, QueueResponse
 from service.routes.problems import problems
 from service.state import Prefix, State
 
@@ -21,6 +21,12 @@ def list_jobs(query: Annotated[JobsQuery, Query()], state: State, prefix: Prefix
         status=query.status, video_id=query.video_id, limit=query.limit, cursor=query.cursor
     )
     return JobPage(jobs=[JobResponse.from_record(job, prefix) for job in jobs], next_cursor=next_cursor)
+
+
+@router.get("/jobs/summary", responses=problems())
+def summarise_jobs(state: State) -> QueueResponse:
+    """All jobs together: how many are open, how fast they go, when they end."""
+    return QueueResponse.from_record(state.index.queue())
 
 
 @router.get("/jobs/{job_id}", responses=problems(404))

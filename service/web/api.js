@@ -45,6 +45,7 @@ export const version = () => request("version");
 export const scorers = () => request("scorers");
 export const video = (videoId) => request(`videos/${id(videoId)}`);
 export const removeVideo = (videoId) => request(`videos/${id(videoId)}`, { method: "DELETE" });
+export const queue = () => request("jobs/summary");
 export const job = (jobId) => request(`jobs/${id(jobId)}`);
 export const cancelJob = (jobId) => request(`jobs/${id(jobId)}/cancel`, { method: "POST" });
 export const retryJob = (jobId) => request(`jobs/${id(jobId)}/retry`, { method: "POST" });

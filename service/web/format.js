@@ -18,6 +18,20 @@ export function bytes(count) {
   return `${unit && value < 10 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
 }
 
+/** As a person estimates time, rounded up: 7.2 -> "8 s", 200 -> "4 min", 7500 -> "2 h 5 min" */
+export function span(seconds) {
+  const whole = Math.ceil(seconds);
+  if (whole < 100) return `${whole} s`;
+  const minutes = Math.ceil(whole / 60);
+  return minutes < 100 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+/** Seconds of video per second: 3.21 -> "3.2 × real time" */
+export function speed(times) {
+  const shown = times < 9.95 ? times.toFixed(times < 0.95 ? 2 : 1) : Math.round(times).toLocaleString();
+  return `${shown}\u00a0× real time`;
+}
+
 export const many = (count, one, more = `${one}s`) => `${count.toLocaleString()} ${count === 1 ? one : more}`;
 
 export const score = (value) => value.toFixed(3);

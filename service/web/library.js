@@ -73,7 +73,7 @@ export async function showRecent() {
   );
 }
 
-/** What the player needs to know of a video. */
+/** What the player needs to know about a video. */
 export const item = (video) => ({
   video_id: video.video_id,
   title: video.title,
@@ -119,6 +119,7 @@ function facts(video) {
   if (video.duration_s) parts.push(clock(video.duration_s));
   if (video.width) parts.push(`${video.width} × ${video.height}`);
   if (video.codec) parts.push(video.codec);
+  if (video.sampling === "keyframes") parts.push("key frames only");
   parts.push(bytes(video.size_bytes));
   return parts;
 }
@@ -146,7 +147,7 @@ async function tryAgain(video) {
   handlers.onRetried();
 }
 
-/** Say how much there is. */
+/** Show how much there is. */
 export function showCounts(info) {
   byId("library-status").textContent = info.videos
     ? `${many(info.videos, "video")} indexed, ${many(info.segments, "segment")}.`

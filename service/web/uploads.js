@@ -2,11 +2,12 @@
 
 import * as api from "./api.js";
 import { byId, fromTemplate } from "./dom.js";
-import { bytes, many } from "./format.js";
+import { bytes, clock, many, span, speed } from "./format.js";
 
 const SENDING_AT_ONCE = 2;
 const ROWS = 30;
 const ASKED_AT_ONCE = 4;
+const MOST_RUNNING = 100;
 const POLL_MS = 700;
 
 const list = byId("job-list");
@@ -29,7 +30,7 @@ export function add(files) {
     const entry = newEntry(file.name);
     entry.file = file;
     waiting.push(entry);
-    say(entry, "waiting", `Waiting to be sent, ${bytes(file.size)}`);
+    show(entry, "waiting", `Waiting to be sent, ${bytes(file.size)}`);
   }
   summarise();
   sendNext();
@@ -80,8 +81,8 @@ async function send(entry) {
   if (entry.isOver) return;
   const size = bytes(entry.file.size);
   try {
-    say(entry, "sending", `Sending ${size}`, 0);
-    const onProgress = (part) => say(entry, "sending", `Sending ${size}`, part);
+    show(entry, "sending", `Sending ${size}`, 0);
+    const onProgress = (part) => show(entry, "sending", `Sending ${size}`, part);
     const answer = await api.addVideo(entry.file, onProgress, entry.controller.signal);
     entry.file = null;
     attach(entry, answer.job_id);
@@ -99,12 +100,43 @@ async function send(entry) {
 async function poll() {
   if (isPolling) return;
   isPolling = true;
-  const open = () => [...followed.values()].filter((entry) => !entry.isOver).slice(0, ASKED_AT_ONCE);
-  for (let due = open(); due.length; due = open()) {
-    await Promise.all(due.map(ask));
+  const isOpen = () => [...followed.values()].some((entry) => !entry.isOver);
+  while (isOpen()) {
+    await look();
     await new Promise((resolve) => setTimeout(resolve, document.hidden ? 5 * POLL_MS : POLL_MS));
   }
   isPolling = false;
+}
+
+/** One look at the queue: what runs is listed at once, what no longer runs or may have started is asked for. */
+async function look() {
+  const running = new Map();
+  try {
+    const [page, queue] = await Promise.all([api.jobs({ status: "running", limit: MOST_RUNNING }), api.queue()]);
+    for (const job of page.jobs) running.set(job.job_id, job);
+    showQueue(queue);
+  } catch (error) {
+    if (!(error instanceof api.ApiError)) throw error; // those that are asked for show it
+  }
+  const others = [];
+  for (const entry of followed.values()) {
+    if (entry.isOver) continue;
+    if (running.has(entry.jobId)) update(entry, running.get(entry.jobId));
+    else others.push(entry);
+  }
+  const hasStopped = others.filter((entry) => entry.node.dataset.state === "running");
+  const waits = others.filter((entry) => entry.node.dataset.state !== "running");
+  await Promise.all([...hasStopped, ...waits.slice(0, ASKED_AT_ONCE)].map(ask));
+}
+
+/** The whole queue as one line. */
+function showQueue({ queued, running, succeeded, failed, cancelled, x_real_time, eta_s }) {
+  const numEnded = succeeded + failed + cancelled;
+  const parts = [`${numEnded.toLocaleString()} of ${many(numEnded + queued + running, "video")}`];
+  if (x_real_time !== null) parts.push(speed(x_real_time));
+  if (eta_s !== null) parts.push(`about ${span(eta_s)} left`);
+  byId("queue").textContent = parts.join(", ");
+  byId("queue").hidden = !(queued + running);
 }
 
 async function ask(entry) {
@@ -113,28 +145,40 @@ async function ask(entry) {
   } catch (error) {
     if (!(error instanceof api.ApiError)) throw error;
     if (error.status === 404) end(entry, "cancelled", "Removed");
-    else if (!entry.isOver) say(entry, "waiting", "The server does not answer; trying again");
+    else if (!entry.isOver) show(entry, "waiting", "The server does not answer; trying again");
   }
 }
 
 function update(entry, job) {
   if (entry.isOver) return; // an answer from before it was cancelled
-  const { done, total, percent } = job.progress;
   if (job.status === "succeeded") return end(entry, "done", entry.note ?? "In the library", null, true);
   if (job.status === "cancelled") return end(entry, "cancelled", "Cancelled");
   if (job.status === "failed") return end(entry, "failed", "Could not be indexed", job.error, true);
   const again = job.attempt > 1 ? `, attempt ${job.attempt} of ${job.max_attempts}` : "";
-  const parts = total > 1 ? `, part ${Math.min(done + 1, total)} of ${total}` : "";
-  const stage = job.status === "queued" ? "queued" : job.stage;
-  const text = entry.isCancelled ? "Cancelling" : `${STAGES[stage] ?? stage}${parts}${again}`;
-  say(entry, job.status === "queued" ? "waiting" : "running", text, total ? percent / 100 : undefined);
+  const isQueued = job.status === "queued";
+  const text = entry.isCancelled ? "Cancelling" : `${STAGES[isQueued ? "queued" : job.stage] ?? job.stage}${again}`;
+  if (isQueued) show(entry, "waiting", text);
+  else if (!job.progress.total) show(entry, "running", text);
+  else show(entry, "running", text, job.progress.fraction, pace(job.progress));
 }
 
-function say(entry, state, text, part) {
+/** How far a running job is and how fast: what is not known yet is left out. */
+function pace({ done, total, percent, video_s_done, video_s_total, x_real_time, eta_s }) {
+  const parts = [`${Math.round(percent)} %`];
+  if (video_s_total) parts.push(`${clock(video_s_done)} of ${clock(video_s_total)}`);
+  else if (total > 1) parts.push(`part ${Math.min(done + 1, total)} of ${total}`);
+  if (x_real_time !== null) parts.push(speed(x_real_time));
+  if (eta_s !== null) parts.push(`about ${span(eta_s)} left`);
+  return parts.map((part) => `, ${part}`).join("");
+}
+
+/** pace: numbers that change all the time, which a screen reader is not to read out each time. */
+function show(entry, state, text, part, pace = "") {
   const { node } = entry;
   node.dataset.state = state;
-  const facts = node.querySelector(".facts");
-  if (facts.textContent !== text) facts.textContent = text;
+  const what = node.querySelector(".what");
+  if (what.textContent !== text) what.textContent = text;
+  node.querySelector(".pace").textContent = pace;
   const bar = node.querySelector(".bar");
   bar.classList.toggle("unknown", part === undefined);
   if (part === undefined) bar.removeAttribute("aria-valuenow");
@@ -142,10 +186,10 @@ function say(entry, state, text, part) {
   bar.firstElementChild.style.width = part === undefined ? "" : `${(100 * part).toFixed(1)}%`;
 }
 
-function end(entry, state, text, error = null, tell = false) {
+function end(entry, state, text, error = null, changesIndex = false) {
   if (entry.isOver) return;
   entry.isOver = true;
-  say(entry, state, text, 1);
+  show(entry, state, text, 1);
   const { node } = entry;
   const symbol = { done: "check", failed: "alert", cancelled: "close" }[state];
   node.querySelector(".state use").setAttribute("href", `#i-${symbol}`);
@@ -155,7 +199,7 @@ function end(entry, state, text, error = null, tell = false) {
   reason.hidden = !error;
   reason.textContent = error ? [error.detail ?? error.message, error.hint].filter(Boolean).join(" ") : "";
   summarise();
-  if (tell) onIndexed();
+  if (changesIndex) onIndexed();
 }
 
 async function cancel(entry) {
@@ -193,6 +237,7 @@ function summarise() {
   const isOver = (node) => ["done", "failed", "cancelled"].includes(node.dataset.state);
   const numOpen = nodes.filter((node) => !isOver(node)).length;
   byId("activity").hidden = !nodes.length;
+  if (!numOpen) byId("queue").hidden = true;
   byId("nav-library").toggleAttribute("data-busy", numOpen > 0);
   byId("activity-title").textContent = numOpen ? `Adding ${many(numOpen, "video")}` : "Added";
   byId("activity-clear").hidden = numOpen === nodes.length;

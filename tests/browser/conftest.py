@@ -69,7 +69,7 @@ def empty_site(chromium: Any, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def idle_site(chromium: Any, tmp_path: Path) -> Iterator[str]:
-    """The address of a service with nothing in it and nobody who indexes."""
+    """The address of a service with nothing in it and no worker."""
     from tests.browser.site import running_site
 
     with running_site(tmp_path / "data", has_worker=False) as address:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from indexer.catalogue import jobs, videos
+from indexer.catalogue.database import Database
+from indexer.records import JobProgress
+from tests.support.catalogues import Clock
 from tests.support.clips import solid_clip
 from tests.support.fakes import COLOURS
 
@@ -209,7 +215,7 @@ def test_an_answer_from_before_a_job_was_cancelled_does_not_bring_it_back(
     page.set_input_files("#add-input", solid_clip(tmp_path / "late.mp4", COLOURS["blue"], 1, size=(160, 120)))
     row = page.locator("#job-list .job", has_text="late")
     page.wait_for_selector("#job-list .job[data-job-id][data-state=waiting]")
-    page.route("**/jobs/*", hold)
+    page.route(re.compile(r"/jobs/[0-9a-f]{32}$"), hold)
     for _ in range(100):
         if held:
             break
@@ -220,6 +226,44 @@ def test_an_answer_from_before_a_job_was_cancelled_does_not_bring_it_back(
     route.fulfill(response=response)
     page.wait_for_timeout(300)
     assert row.get_attribute("data-state") == "cancelled" and row.locator(".facts").inner_text() == "Cancelled"
+
+
+def test_jobs_in_work_show_how_far_they_are_how_fast_and_when_they_end(
+    page: Any, idle_site: str, tmp_path: Path
+) -> None:
+    """Two of three videos are in work, at 6 and 3 times real time."""
+    page.goto(f"{idle_site}/?view=library")
+    files = [
+        solid_clip(tmp_path / f"{name}.mp4", COLOURS[name], 1, size=(160, 120)) for name in ("red", "green", "blue")
+    ]
+    page.set_input_files("#add-input", files)
+    page.wait_for_function(
+        "() => document.querySelectorAll('#job-list .job[data-job-id][data-state=waiting]').length === 3"
+    )
+    page.wait_for_function("() => document.querySelector('#queue').textContent === '0 of 3 videos'")
+
+    clock = Clock(time.time())
+    with Database(tmp_path / "data" / "catalogue.sqlite", clock=clock) as database:
+        with database.write() as tx:
+            claimed = [jobs.claim(tx, "somebody", 600), jobs.claim(tx, "somebody", 600)]
+        clock.pass_s(10)
+        with database.write() as tx:
+            for job, done_s in zip(claimed, (60.0, 30.0), strict=True):
+                assert job is not None
+                jobs.heartbeat(tx, job, 600, "encode", JobProgress(4, 8, 48, done_s, 120.0))
+        with database.read() as tx:
+            titles = [videos.get(tx, job.video_id).title for job in claimed if job is not None]
+    rows = [page.locator("#job-list .job", has_text=title) for title in titles]
+    page.wait_for_function("() => document.querySelectorAll('#job-list .job[data-state=running]').length === 2")
+    assert [row.locator(".facts").inner_text() for row in rows] == [
+        "Indexing, 50 %, 1:00 of 2:00, 6.0\u00a0× real time, about 10 s left",
+        "Indexing, 25 %, 0:30 of 2:00, 3.0\u00a0× real time, about 30 s left",
+    ]
+    assert rows[1].locator(".bar").get_attribute("aria-valuenow") == "25"
+    assert rows[1].locator(".what").inner_text() == "Indexing", "a screen reader does not read out each new number"
+    page.wait_for_function("() => document.querySelector('#queue').textContent.includes('left')")
+    line = page.inner_text("#queue")
+    assert re.fullmatch(r"0 of 3 videos, 9\.0\u00a0× real time, about \d+ s left", line), line
 
 
 def test_nothing_sticks_out_on_any_width(page: Any, site: str) -> None:

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from indexer.config import IndexConfig
 from indexer.index import VideoIndex
-from indexer.worker import Worker
+from indexer.indexing.worker import Worker
 from model.types import VideoTextModel
 from service.app import create_app
 from service.settings import Settings

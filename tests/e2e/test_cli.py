@@ -124,6 +124,7 @@ def test_index_search_list_remove(vidgrain: Any, clips: Path) -> None:
     assert (report["indexed"], report["already_there"]) == (3, 1)
     assert [Path(f["path"]).name for f in report["failed"]] == ["text.mp4"]
     assert report["failed"][0]["error"]["code"] == "unsupported_media" and "text.mp4" in indexed.err
+    assert indexed.err.startswith("5 of 5") and "\x1b" not in indexed.err, "plain lines where stderr is no terminal"
 
     again = vidgrain("index", clips)
     assert again.status == 1 and again.out.startswith("0 indexed, 4 already there, 1 failed")
@@ -272,7 +273,7 @@ def test_doctor_finds_all_well_and_says_what_is_not(vidgrain: Any) -> None:
     well = vidgrain("doctor", "--json")
     checks = {c["name"]: c for c in well.json["checks"]}
     assert well.status == 0, [c for c in checks.values() if c["status"] == "fail"]
-    expected = "python packages faiss device kernel decoder data_folder model index redis"
+    expected = "python packages faiss device kernel resize decoder data_folder model index redis"
     assert {name.replace(" ", "_") for name in checks} == set(expected.split())
     assert "read the right frames" in checks["decoder"]["found"]
 

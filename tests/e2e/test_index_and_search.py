@@ -19,19 +19,27 @@ def test_add_follow_search_change_remove(service: Service, clip: Clip) -> None:
     assert added["status"] == "queued" and added["is_duplicate"] is False
     job = client.get(added["links"]["job"]).json()
     assert (job["status"], job["progress"]["percent"]) == ("queued", 0.0)
+    assert job["progress"]["video_s_total"] is None and job["progress"]["x_real_time"] is None
+    queue = client.get("/jobs/summary").json()
+    assert (queue["queued"], queue["video_s_left"], queue["eta_s"]) == (1, None, None), "nothing was indexed before"
     assert client.get(added["links"]["video"]).json()["status"] == "pending"
     assert client.post("/search/text", json={"query": "red"}).json()["results"] == []
 
     service.work()
     job = client.get(added["links"]["job"]).json()
-    assert job["status"] == "succeeded" and job["progress"] == {
-        "done": 1,
-        "total": 1,
-        "unit": "segments",
-        "percent": 100.0,
-    }
+    assert job["status"] == "succeeded"
+    progress = job["progress"]
+    assert (progress["done"], progress["total"], progress["unit"], progress["percent"]) == (1, 1, "segments", 100.0)
+    assert progress["fraction"] == 1.0 and progress["frames_done"] > 1 and progress["eta_s"] is None
+    assert progress["video_s_done"] == progress["video_s_total"] == pytest.approx(2.0, abs=0.2)
+    assert progress["x_real_time"] > 0
+    queue = client.get("/jobs/summary").json()
+    assert (queue["queued"], queue["running"], queue["succeeded"], queue["eta_s"]) == (0, 0, 1, 0.0)
+    index = client.get("/index").json()
+    assert index["queue"] == queue and index["jobs"]["succeeded"] == 1
     video = client.get(added["links"]["video"]).json()
     assert (video["status"], video["title"], video["metadata"]) == ("ready", "Rosso", {"tags": ["warm", "ü"]})
+    assert video["sampling"] == "exact"
     assert video["duration_s"] == pytest.approx(2.0, abs=0.2) and (video["width"], video["height"]) == (64, 48)
     service.add(clip("blue"))
 

@@ -53,7 +53,8 @@ def test_the_document_has_every_path_with_both_bodies_and_examples(filled: Servi
     assert set(document["paths"]) == {
         "/search/text", "/search/video", "/index/video", "/videos", "/videos/{video_id}",
         "/videos/{video_id}/thumbnail",
-        "/videos/{video_id}/stream", "/jobs", "/jobs/{job_id}", "/jobs/{job_id}/cancel", "/jobs/{job_id}/retry",
+        "/videos/{video_id}/stream", "/jobs", "/jobs/summary", "/jobs/{job_id}",
+        "/jobs/{job_id}/cancel", "/jobs/{job_id}/retry",
         "/index", "/scorers", "/models", "/healthz", "/readyz", "/version",
     }  # fmt: skip
     for path in ("/index/video", "/search/video"):

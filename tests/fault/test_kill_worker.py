@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -11,14 +14,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.pipeline import FrameSource, index_video
-from tests.support.catalogues import Catalogue
+from indexer.indexing.pipeline import index_video
+from indexer.indexing.worker import SPARE_JOBS, Worker, WorkerConfig
+from indexer.media.frame_source import ReleasableSource
+from tests.support.catalogues import Catalogue, Clock
 from tests.support.clips import numbered_frames, write_clip
 from tests.support.fake_sandbox import write_fake_video
 from tests.support.fakes import COLOURS, FakeModel
-from tests.support.killable import add_file, add_many, has_open_jobs, kill, pipeline_config, sandbox, start, work
+from tests.support.killable import (
+    UnhurriedSandbox,
+    add_file,
+    add_many,
+    has_open_jobs,
+    kill,
+    pipeline_config,
+    sandbox,
+    start,
+    work,
+)
 
 NUM_VIDEOS = 20
+JOBS_IN_HAND = 2 + SPARE_JOBS
 MAX_KILLS = 25
 STUCK_S = 600
 
@@ -42,6 +58,43 @@ def test_real_clips_in_the_real_sandbox_are_indexed_once_too(tmp_path: Path) -> 
         pictures = numbered_frames(dice.randrange(1, 60), (96, 64), first=100 * n)
         files.append(write_clip(tmp_path / f"{n}.mp4", pictures, 10, "mpeg4"))
     index_under_fire(tmp_path / "catalogue.sqlite", files, dice, 1, None, (0.0, 0.08), max_kills=6)
+
+
+def test_killed_decode_children_cost_attempts_and_nothing_else(tmp_path: Path) -> None:
+    """Two children decode for one worker; again and again one of them is killed while it is at work."""
+    dice = random.Random(6)
+    files = [
+        write_clip(tmp_path / f"{n}.mp4", numbered_frames(dice.randrange(20, 60), (96, 64), first=100 * n), 10, "mpeg4")
+        for n in range(NUM_VIDEOS)
+    ]
+    clock, stop = Clock(), threading.Event()
+    with (
+        Catalogue(tmp_path / "catalogue.sqlite", clock=clock) as catalogue,
+        UnhurriedSandbox() as one,
+        UnhurriedSandbox() as other,
+    ):
+        ids = [add_file(catalogue, file, max_attempts=1000) for file in files]
+
+        def wait(seconds: float) -> None:
+            clock.pass_s(400.0)  # beyond every pause before the next attempt
+            if not has_open_jobs(catalogue):
+                stop.set()
+
+        config = WorkerConfig(lease_s=3600.0, heartbeat_s=0.05, poll_s=0.02, pipeline=pipeline_config())
+        worker = Worker(catalogue, [one, other], FakeModel(), config, wait=wait)
+        thread = threading.Thread(target=worker.run, args=(stop,))
+        thread.start()
+        num_kills = 0
+        while num_kills < 8 and thread.is_alive():
+            time.sleep(dice.uniform(0.0, 0.3))
+            if (pid := dice.choice([one, other]).child_pid) is not None:
+                os.kill(pid, signal.SIGKILL)
+                num_kills += 1
+        thread.join(STUCK_S)
+        assert not thread.is_alive(), "a job is stuck"
+        assert num_kills == 8
+        check_indexed_once(catalogue, ids, one)
+    check_file(tmp_path / "catalogue.sqlite")
 
 
 def index_under_fire(
@@ -76,7 +129,7 @@ def index_under_fire(
         attempts = num_attempts(catalogue)
         assert attempts > NUM_VIDEOS, "some kills hit a job at work"
         if num_workers == 1:  # of several, a starved one may lose its lease alive
-            assert attempts <= NUM_VIDEOS + num_kills, "only kills cost attempts"
+            assert attempts <= NUM_VIDEOS + JOBS_IN_HAND * num_kills, "only kills cost attempts, and of held jobs only"
     check_file(path)
 
 
@@ -94,7 +147,7 @@ def wait_for_a_claim(catalogue: Catalogue) -> None:
         time.sleep(0.005)
 
 
-def check_indexed_once(catalogue: Catalogue, ids: list[str], source: FrameSource) -> None:
+def check_indexed_once(catalogue: Catalogue, ids: list[str], source: ReleasableSource) -> None:
     """Each video is ready with exactly the features that an undisturbed run makes; each job has succeeded."""
     assert catalogue.count_jobs() == {"queued": 0, "running": 0, "succeeded": len(ids), "failed": 0, "cancelled": 0}
     assert {video.id for video in catalogue.list_videos(limit=1000)[0]} == set(ids)
@@ -103,7 +156,7 @@ def check_indexed_once(catalogue: Catalogue, ids: list[str], source: FrameSource
     num_segments = 0
     for video_id in ids:
         video, stored = catalogue.get_video(video_id), catalogue.segments(video_id)
-        expected = index_video(video, source, FakeModel(), pipeline_config(), lambda *step: None)
+        expected = index_video(video, [source], FakeModel(), pipeline_config())
         assert (video.status, video.num_segments, video.media) == ("ready", len(expected.segments), expected.media)
         assert [segment.position for segment in stored] == list(range(len(expected.segments)))
         for back, wanted in zip(stored, expected.segments, strict=True):

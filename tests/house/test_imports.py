@@ -33,6 +33,7 @@ DOORS = {
 MODEL_LAYERS = (
     {
         "model.checked",
+        "model.compiled",
         "model.errors",
         "model.files",
         "model.fingerprint",
@@ -42,6 +43,7 @@ MODEL_LAYERS = (
         "model.packed_text",
         "model.preprocess",
         "model.read_ahead",
+        "model.resampling",
         "model.resize",
         "model.sampling",
         "model.text_tower",

@@ -155,6 +155,18 @@ class CatalogueMachine(RuleBasedStateMachine):
             assert (video.status == "pending") <= (video.id in open_jobs)
             assert (video.status == "ready") == (video.id in self.live)
 
+    @invariant()
+    def the_sums_are_those_of_the_jobs(self) -> None:
+        with self.catalogue.read() as tx:
+            sums = {row["status"]: (row["jobs"], row["size_bytes"]) for row in tx.rows("SELECT * FROM job_sums")}
+            counted = tx.rows(
+                "SELECT j.status, COUNT(*) AS jobs, SUM(v.size_bytes) AS size_bytes "
+                "FROM jobs AS j JOIN videos AS v ON v.id = j.video_id GROUP BY j.status"
+            )
+        assert {status: sum_ for status, sum_ in sums.items() if sum_ != (0, 0)} == {
+            row["status"]: (row["jobs"], row["size_bytes"]) for row in counted
+        }
+
     def _publish(self, job: Job, made: tuple[SegmentFeatures, ...]) -> None:
         self.catalogue.publish(job, MEDIA, made, SPEC.fingerprint)
         self.live[job.video_id] = made

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from indexer.pipeline import encode_batch
+from indexer.indexing.encoders import encode
 from indexer.records import Frames, SearchOptions, SegmentPlan
 from indexer.search.recall import RecallQuery, recall
 from indexer.vectors import VectorIndex
@@ -58,7 +58,7 @@ def indexed(model: ServedModel, videos: dict[str, Video]) -> tuple[MemoryShelf, 
     for name, video in videos.items():
         plans = [SegmentPlan(4.0 * n, 4.0 * n + 4, ()) for n in range(len(video))]
         read = [Frames(pixels, 4.0 * n + 0.5 + np.arange(len(pixels))) for n, pixels in enumerate(video)]
-        shelf.publish(name, encode_batch(plans, read, model))
+        shelf.publish(name, encode(plans, read, model))
     return shelf, vectors
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from indexer.catalogue import bound_model, jobs, segments, videos
+from indexer.catalogue import bound_model, jobs, queue, segments, videos
 from indexer.catalogue.database import Database
 from indexer.catalogue.filters import compile_filter
 from indexer.catalogue.videos import NewVideo
@@ -56,7 +56,8 @@ class Catalogue(Database):
         "last_seq": lambda tx: tx.last_seq(),
         "get_job": jobs.get_job,
         "list_jobs": jobs.list_page,
-        "count_jobs": jobs.count_by_status,
+        "count_jobs": queue.counts,
+        "queue": queue.progress,
     }
     WRITES: ClassVar[dict[str, Callable[..., Any]]] = {
         "bind_model": bound_model.bind,

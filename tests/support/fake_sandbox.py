@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.errors import UnsupportedMedia, VideoUndecodable
-from indexer.records import Frames, MediaInfo
+from indexer.records import Frames, MediaInfo, Sampling
 from model.resize import FrameResize
 from tests.support.fakes import COLOURS
 
@@ -35,7 +35,14 @@ class FakeSandbox:
         self.calls.append("probe")
         return MediaInfo(duration_s, FPS, 8, 8, 0, "fake", "text", False)
 
-    def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
+    def read_frames(
+        self,
+        path: Path,
+        instants_s: Sequence[float],
+        resize: FrameResize | None = None,
+        *,
+        sampling: Sampling = "exact",
+    ) -> Frames:
         duration_s, colour, bad_from_s = self._read(path)
         self.calls.append("read_frames")
         time.sleep(self.delay_s)
@@ -49,6 +56,12 @@ class FakeSandbox:
     def thumbnail(self, path: Path, at_s: float, max_side: int = 320) -> bytes:
         self._read(path)
         return b"\xff\xd8fake\xff\xd9"
+
+    def release(self) -> None:
+        self.calls.append("release")
+
+    def rest(self) -> None:
+        self.calls.append("rest")
 
     def close(self) -> None:
         self.calls.append("close")

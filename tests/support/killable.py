@@ -8,17 +8,18 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from indexer.catalogue.videos import NewVideo
+from indexer.indexing.pipeline import PipelineConfig
+from indexer.indexing.worker import Worker, WorkerConfig
 from indexer.media.sandbox import DecodeSandbox
-from indexer.pipeline import PipelineConfig
 from indexer.records import Frames
-from indexer.worker import Worker, WorkerConfig
-from model.resize import FrameResize
 from tests.support.catalogues import Catalogue, add
 from tests.support.fake_sandbox import FakeSandbox
 from tests.support.fakes import FakeModel
@@ -54,9 +55,9 @@ def add_file(catalogue: Catalogue, path: Path, max_attempts: int) -> str:
 class UnhurriedSandbox(DecodeSandbox):
     """The real one, a tenth of a second late with every stretch: a kill soon after a claim finds the job at work."""
 
-    def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
+    def read_frames(self, path: Path, instants_s: Sequence[float], *given: Any, **named: Any) -> Frames:
         time.sleep(0.1)
-        return super().read_frames(path, instants_s, resize)
+        return super().read_frames(path, instants_s, *given, **named)
 
 
 def sandbox(delay_s: float | None) -> FakeSandbox | DecodeSandbox:
@@ -70,13 +71,17 @@ def pipeline_config() -> PipelineConfig:
 
 
 def work(catalogue_path: Path, delay_s: float | None) -> None:
-    """A worker that ends when no job is open. delay_s: of the fake sandbox; None takes the real one."""
-    with Catalogue(catalogue_path) as catalogue, sandbox(delay_s) as source:
-        config = WorkerConfig(lease_s=LEASE_S, heartbeat_s=LEASE_S / 5, pipeline=pipeline_config())
-        worker = Worker(catalogue, source, FakeModel(), config)
-        while has_open_jobs(catalogue):
-            if worker.run_once() is None:
-                time.sleep(0.02)
+    """A worker with several jobs in hand, until none is open. delay_s: of the fake sandbox; None: the real one."""
+    with Catalogue(catalogue_path) as catalogue, sandbox(delay_s) as one, sandbox(delay_s) as other:
+        stop = threading.Event()
+
+        def wait(seconds: float) -> None:
+            if not has_open_jobs(catalogue):
+                stop.set()
+            time.sleep(seconds)
+
+        config = WorkerConfig(lease_s=LEASE_S, heartbeat_s=LEASE_S / 5, poll_s=0.02, pipeline=pipeline_config())
+        Worker(catalogue, [one, other], FakeModel(), config, wait=wait).run(stop)
 
 
 def add_many(catalogue_path: Path, acknowledged: Path, first: int, num: int) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from indexer.config import IndexConfig
+from indexer.indexing.pipeline import PipelineConfig
+from indexer.indexing.worker import WorkerConfig
 from indexer.media.sandbox import SandboxLimits
-from indexer.pipeline import PipelineConfig
 from indexer.records import SearchOptions
-from indexer.worker import WorkerConfig
 from service.opening import index_config
 from service.settings import InvalidSettings, Settings, load_settings, settings_page
 
@@ -59,6 +59,7 @@ def test_what_the_index_takes_has_the_defaults_of_the_index() -> None:
 def test_every_setting_of_the_index_reaches_it() -> None:
     changed = Settings(
         decoder="decord",
+        sampling="keyframes",
         decode_timeout_s=1.5,
         decode_memory_bytes=2**29,
         decode_children=5,
@@ -68,13 +69,17 @@ def test_every_setting_of_the_index_reaches_it() -> None:
         exact_budget_ms=12.5,
         max_video_s=3.5,
         max_query_s=4.5,
-        lease_s=8.0,
+        lease_s=2.0,
+        worker_decoders=7,
+        torch_threads=3,
     )
     config = index_config(changed)
     shared = {field.name for field in fields(IndexConfig)} & set(Settings.model_fields)
-    assert shared == changed.model_fields_set
+    assert shared | {"torch_threads"} == changed.model_fields_set
+    assert config.worker_cores == 3
     assert {name: getattr(config, name) for name in shared} == {name: getattr(changed, name) for name in shared}
-    assert config.heartbeat_s == 2.0
+    assert config.heartbeat_s == 0.5
+    assert index_config(Settings()).heartbeat_s == 1.0
 
 
 def test_environment_over_file_over_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from indexer.catalogue.job_rules import (
     require_transition,
 )
 from indexer.errors import JobConflict
-from indexer.records import Job
+from indexer.records import Job, JobProgress
 
-QUEUED = Job("j", "index_video", "v", "queued", "queued", 0, 0, 0, 3, 100.0, None, None, None, None)
+QUEUED = Job("j", "index_video", "v", "queued", "queued", JobProgress(), 0, 3, 100.0, None, None, None, None)
 RUNNING = replace(QUEUED, status="running", attempt=1, owner="w", lease_expires_at=50.0)
 
 

@@ -18,8 +18,9 @@ from indexer.catalogue.database import Database
 from indexer.catalogue.reader import CatalogueReader
 from indexer.catalogue.rows import Transaction
 from indexer.errors import CatalogueUnreadable, StorageFull
+from indexer.records import JobProgress
 from indexer.vectors import VectorIndex
-from tests.support.catalogues import SPEC, Catalogue, add, add_ready
+from tests.support.catalogues import MEDIA, SPEC, Catalogue, add, add_ready
 from tests.support.views import held
 
 FIRST_TABLES = resources.files("indexer.catalogue").joinpath("sql", "0001_first_tables.sql")
@@ -99,8 +100,48 @@ def test_videos_of_the_fourth_format_get_numbers_and_stay_searchable(tmp_path: P
         assert max(row[0] for row in rows(path, "SELECT number FROM videos")) == 5
 
 
+def test_jobs_of_the_fifth_format_are_summed_and_show_what_a_byte_holds(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.sqlite"
+    with Catalogue(path) as catalogue:
+        catalogue.bind_model(SPEC)
+        ready, queued = add_ready(catalogue, "ready"), add(catalogue, "twice as long")
+        catalogue.cancel_job(add(catalogue, "cancelled").job_id)
+    fifth_format(path)
+    with Catalogue(path) as catalogue:
+        counts = {"queued": 1, "running": 0, "succeeded": 1, "failed": 0, "cancelled": 1}
+        assert catalogue.count_jobs() == counts
+        assert catalogue.get_video(ready).sampling == "exact"
+        assert catalogue.get_job(queued.job_id).progress == JobProgress()
+        queue = catalogue.queue()
+        assert queue.seconds_per_byte == MEDIA.duration_s / len("ready"), "from videos that were indexed before"
+        assert queue.seconds_left == queue.seconds_per_byte * len("twice as long")
+        assert (queue.num_ended, queue.x_real_time, queue.eta_s) == (0, None, None)
+
+
+def fifth_format(path: Path) -> None:
+    """Take back what the sixth format brought."""
+    columns = {
+        "videos": ["sampling"],
+        "jobs": ["frames_done", "seconds_done", "seconds_total", "working_since", "updated_at"],
+    }
+    db = sqlite3.connect(path)
+    for statement in (
+        "DROP TRIGGER job_added",
+        "DROP TRIGGER job_changed_status",
+        "DROP TABLE job_sums",
+        "DROP INDEX jobs_succeeded",
+        *(f"ALTER TABLE {table} DROP COLUMN {name}" for table, names in columns.items() for name in names),
+        "UPDATE state SET value = replace(value, '\"format\": 6', '\"format\": 5') WHERE key = 'shards'",
+        "PRAGMA user_version = 5",
+    ):
+        db.execute(statement)
+    db.commit()
+    db.close()
+
+
 def fourth_format(path: Path) -> None:
-    """Take back what the fifth format brought."""
+    """Take back what the fifth format and those after it brought."""
+    fifth_format(path)
     db = sqlite3.connect(path)
     for statement in (
         "DROP INDEX videos_number",
@@ -167,7 +208,7 @@ def test_a_step_that_fails_leaves_the_file_at_the_step_before(tmp_path: Path, mo
     assert version(path) == migrations.LATEST
 
 
-@pytest.mark.parametrize("at", range(1, 10))
+@pytest.mark.parametrize("at", range(1, 13))
 def test_an_upgrade_that_is_killed_goes_on_at_the_next_start(tmp_path: Path, at: int) -> None:
     """kill -9 in the copy (1, 2), in each step, and between the steps."""
     path = tmp_path / "catalogue.sqlite"

@@ -312,3 +312,51 @@ def test_many_open_files_are_no_hindrance(clip: Path) -> None:
     finally:
         for number in held:
             os.close(number)
+
+
+def test_a_file_stays_open_in_the_child_until_it_is_released(shared_sandbox: DecodeSandbox, clip: Path) -> None:
+    shared_sandbox.read_frames(clip, [0.1])
+    assert _holds(shared_sandbox, clip)
+    shared_sandbox.read_frames(clip, [1.1])
+    assert _holds(shared_sandbox, clip)
+    shared_sandbox.release()
+    assert not _holds(shared_sandbox, clip)
+    shared_sandbox.release()
+    assert read_number(shared_sandbox.read_frames(clip, [0.5]).pixels[0]) == 12
+
+
+def test_releasing_starts_no_child_and_forgives_a_dead_one(clip: Path) -> None:
+    with DecodeSandbox() as sandbox:
+        sandbox.release()
+        assert sandbox.child_pid is None
+        sandbox.probe(clip)
+        pid = _pid(sandbox)
+        os.kill(pid, signal.SIGKILL)
+        sandbox.release()
+        assert read_number(sandbox.read_frames(clip, [0.5]).pixels[0]) == 12
+    sandbox.release()
+
+
+def test_one_thread_of_a_codec_is_one(tmp_path: Path) -> None:
+    """A child reads with the thread that serves requests and the one that waits for its end, and no other."""
+    path = write_clip(tmp_path / "large.mp4", numbered_frames(30, (1280, 720)), 25, b_frames=2)
+    with DecodeSandbox(threads=1) as sandbox:
+        sandbox.read_frames(path, [0.1, 0.9])
+        tasks = Path(f"/proc/{_pid(sandbox)}/task")
+        if not tasks.is_dir():
+            pytest.skip("no /proc here")
+        assert len(list(tasks.iterdir())) == 2
+
+
+def test_key_frames_through_the_child(shared_sandbox: DecodeSandbox, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "keys.mp4", numbered_frames(50), 25, gop=10)
+    frames = shared_sandbox.read_frames(path, [0.1, 0.3, 1.0], sampling="keyframes")
+    assert [read_number(p) for p in frames.pixels] == [0, 10, 20]
+    assert frames.times_s.tolist() == pytest.approx([0.0, 0.4, 0.8])
+
+
+def _holds(sandbox: DecodeSandbox, path: Path) -> bool:
+    folder = Path(f"/proc/{_pid(sandbox)}/fd")
+    if not folder.is_dir():
+        pytest.skip("no /proc here")
+    return any(link.resolve() == path.resolve() for link in folder.iterdir())

@@ -42,7 +42,9 @@ def test_each_file_is_counted_once_with_its_reason(index: VideoIndex, tmp_path: 
     assert [v.title for v in index.list(status="ready")[0]] == ["a red one"]
 
 
-def test_what_failed_before_is_told_again_and_tried_again_only_when_asked(index: VideoIndex, tmp_path: Path) -> None:
+def test_what_failed_before_is_reported_again_and_tried_again_only_when_asked(
+    index: VideoIndex, tmp_path: Path
+) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("words " * 200)
     index_files(index, [text])

@@ -7,24 +7,24 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from indexer.catalogue.rows import Transaction
 from indexer.catalogue.videos import NewVideo
 from indexer.errors import CatalogueBusy, DecodeInterrupted, ModelMismatch, SandboxClosed, StorageFull
-from indexer.pipeline import PipelineConfig
-from indexer.records import AddResult, Frames, Job
-from indexer.worker import Worker, WorkerConfig
-from model.resize import FrameResize
+from indexer.indexing.pipeline import PipelineConfig
+from indexer.indexing.worker import Worker, WorkerConfig
+from indexer.records import AddResult, Frames, Job, MediaInfo
 from model.types import Pixels, VideoFeatures
 from tests.support.catalogues import Catalogue, Clock
 from tests.support.fake_sandbox import FakeSandbox, write_fake_video
 from tests.support.fakes import FakeModel
-from tests.unit.indexer.test_pipeline import video_at
+from tests.unit.indexer.indexing.test_pipeline import video_at
 
 CONFIG = WorkerConfig(
-    lease_s=10.0, heartbeat_s=3.0, poll_s=0.01, pipeline=PipelineConfig(max_segment_s=2.0, batch_segments=1)
+    lease_s=10.0, heartbeat_s=0.01, poll_s=0.01, pipeline=PipelineConfig(max_segment_s=2.0, batch_segments=1)
 )
 
 
@@ -47,19 +47,19 @@ def add_file(catalogue: Catalogue, path: Path) -> AddResult:
 
 
 def worker(catalogue: Catalogue, sandbox: FakeSandbox | None = None, model: FakeModel | None = None) -> Worker:
-    return Worker(catalogue, sandbox or FakeSandbox(), model or FakeModel(), CONFIG, owner="w1")
+    return Worker(catalogue, [sandbox or FakeSandbox()], model or FakeModel(), CONFIG, owner="w1")
 
 
 class Hooked(FakeSandbox):
     """Runs something before each reading of frames."""
 
-    def __init__(self, before: Callable[[], object]) -> None:
-        super().__init__()
+    def __init__(self, before: Callable[[], object], delay_s: float = 0.0) -> None:
+        super().__init__(delay_s)
         self._before = before
 
-    def read_frames(self, path: Path, instants_s: Sequence[float], resize: FrameResize | None = None) -> Frames:
+    def read_frames(self, path: Path, instants_s: Sequence[float], *given: Any, **named: Any) -> Frames:
         self._before()
-        return super().read_frames(path, instants_s, resize)
+        return super().read_frames(path, instants_s, *given, **named)
 
 
 def test_a_video_is_indexed(catalogue: Catalogue, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -70,7 +70,8 @@ def test_a_video_is_indexed(catalogue: Catalogue, tmp_path: Path, caplog: pytest
     assert (job.id, job.status, job.stage) == (added.job_id, "succeeded", "done")
     video = catalogue.get_video(added.video_id)
     assert (video.status, video.num_segments) == ("ready", len(catalogue.segments(video.id)))
-    assert job.progress_done == job.progress_total == video.num_segments > 1
+    assert job.progress.segments_done == job.progress.segments_total == video.num_segments > 1
+    assert job.progress.seconds_done == job.progress.seconds_total > 0 and job.progress.frames_done > 1
     assert [record.message for record in caplog.records] == ["job_claimed", "job_succeeded", "job_left"]
     assert {(record.job_id, record.video_id) for record in caplog.records} == {(job.id, video.id)}  # type: ignore[attr-defined]
 
@@ -183,12 +184,12 @@ def test_attempts_come_to_an_end(catalogue: Catalogue, tmp_path: Path, clock: Cl
 
 
 def test_a_cancel_is_honoured_between_batches(catalogue: Catalogue, tmp_path: Path) -> None:
-    added = add_file(catalogue, write_fake_video(tmp_path / "v", 100.0, "red"))
-    sandbox = Hooked(lambda: catalogue.cancel_job(added.job_id))
+    added = add_file(catalogue, write_fake_video(tmp_path / "v", 2000.0, "red"))
+    sandbox = Hooked(lambda: catalogue.cancel_job(added.job_id), delay_s=0.01)
     job = worker(catalogue, sandbox).run_once()
     assert job is not None
     assert job.status == "cancelled"
-    assert len(sandbox.calls) < 6
+    assert sandbox.calls.count("read_frames") < 500
     assert catalogue.get_video(added.video_id).error_code == "cancelled"
 
 
@@ -239,7 +240,7 @@ def test_the_lease_is_renewed_while_one_step_takes_long(tmp_path: Path) -> None:
     with Watched(tmp_path / "catalogue.sqlite") as catalogue:
         add_file(catalogue, write_fake_video(tmp_path / "v", 1.0, "red"))
         waits = Hooked(lambda: [renewed.acquire(timeout=30) for _ in range(2)])
-        job = Worker(catalogue, waits, FakeModel(), WorkerConfig(heartbeat_s=0.01)).run_once()
+        job = Worker(catalogue, [waits], FakeModel(), WorkerConfig(heartbeat_s=0.01)).run_once()
     assert job is not None
     assert job.status == "succeeded"
 
@@ -287,7 +288,7 @@ def test_run_works_off_the_queue_and_then_waits(catalogue: Catalogue, tmp_path: 
         waits.append(seconds)
         stop.set()
 
-    Worker(catalogue, FakeSandbox(), FakeModel(), CONFIG, wait=wait).run(stop)
+    Worker(catalogue, [FakeSandbox()], FakeModel(), CONFIG, wait=wait).run(stop)
     assert catalogue.count_jobs()["succeeded"] == 3
     assert waits == [CONFIG.poll_s]
 
@@ -311,7 +312,7 @@ def test_run_outlives_a_full_disk_and_a_busy_catalogue(tmp_path: Path) -> None:
             if catalogue.count_jobs()["succeeded"]:
                 stop.set()
 
-        troubled = Worker(catalogue, FakeSandbox(), FakeModel(), CONFIG, wait=wait)
+        troubled = Worker(catalogue, [FakeSandbox()], FakeModel(), CONFIG, wait=wait)
         catalogue.is_troubled = True
         troubled.run(stop)
         assert catalogue.count_jobs()["succeeded"] == 1
@@ -341,3 +342,93 @@ def test_no_room_to_publish_is_tried_again_later(tmp_path: Path, clock: Clock) -
         job = worker(catalogue).run_once()
         assert job is not None
         assert job.status == "succeeded"
+
+
+def test_several_jobs_are_in_hand_at_once(catalogue: Catalogue, tmp_path: Path) -> None:
+    """Each of three readers waits until the others read too."""
+    together = threading.Barrier(3, timeout=30)
+
+    class Meeting(FakeSandbox):
+        def probe(self, path: Path) -> MediaInfo:
+            together.wait()
+            return super().probe(path)
+
+    for n in range(3):
+        add_file(catalogue, write_fake_video(tmp_path / f"v{n}", 3.0, "red"))
+    stop = threading.Event()
+    Worker(catalogue, [Meeting() for _ in range(3)], FakeModel(), CONFIG, wait=lambda _: stop.set()).run(stop)
+    assert catalogue.count_jobs()["succeeded"] == 3
+
+
+def test_a_cancelled_job_leaves_the_others_alone(catalogue: Catalogue, tmp_path: Path) -> None:
+    slow = add_file(catalogue, write_fake_video(tmp_path / "slow", 4000.0, "red"))
+    others = [add_file(catalogue, write_fake_video(tmp_path / f"v{n}", 6.0, "blue")) for n in range(5)]
+    stop = threading.Event()
+
+    class Cancelling(FakeSandbox):
+        def read_frames(self, path: Path, instants_s: Sequence[float], *given: Any, **named: Any) -> Frames:
+            if path.name == "slow" and instants_s[0] > 20:
+                job = catalogue.get_job(slow.job_id)
+                if not job.is_cancel_requested and job.status == "running":
+                    catalogue.cancel_job(slow.job_id)
+            return super().read_frames(path, instants_s, *given, **named)
+
+    sources = [Cancelling(0.01), Cancelling(0.01)]
+    Worker(catalogue, sources, FakeModel(), CONFIG, wait=lambda _: stop.set()).run(stop)
+    assert catalogue.get_job(slow.job_id).status == "cancelled"
+    assert {catalogue.get_job(added.job_id).status for added in others} == {"succeeded"}
+    assert sum(source.calls.count("read_frames") for source in sources) < 1000
+
+
+def test_a_job_in_its_last_attempt_is_worked_on_alone(catalogue: Catalogue, tmp_path: Path, clock: Clock) -> None:
+    """Its worker was lost twice, and it may have been the one to blame: nobody shares the third with it."""
+    suspect = add_file(catalogue, write_fake_video(tmp_path / "suspect", 3.0, "red"))
+    for _ in range(2):
+        assert catalogue.claim_job("dead", 10) is not None
+        clock.pass_s(11)
+    for n in range(6):
+        add_file(catalogue, write_fake_video(tmp_path / f"v{n}", 3.0, "blue"))
+    stop = threading.Event()
+    beside: list[int] = []
+
+    class Watching(FakeSandbox):
+        def probe(self, path: Path) -> MediaInfo:
+            if path.name == "suspect":
+                beside.append(catalogue.count_jobs()["running"])
+            return super().probe(path)
+
+    Worker(catalogue, [Watching(), Watching()], FakeModel(), CONFIG, wait=lambda _: stop.set()).run(stop)
+    assert beside == [1]
+    assert catalogue.count_jobs()["succeeded"] == 7
+    assert catalogue.get_job(suspect.job_id).attempt == 3
+
+
+def test_what_could_not_be_written_down_is_not_lost(tmp_path: Path) -> None:
+    """The catalogue is busy when a video is to be published: its features are kept until it isn't."""
+    troubles = [CatalogueBusy("busy") for _ in range(3)]
+
+    class Busy(Catalogue):
+        is_encoded = False
+
+        def write(self) -> AbstractContextManager[Transaction]:
+            if self.is_encoded and troubles and threading.current_thread() is threading.main_thread():
+                raise troubles.pop()
+            return super().write()
+
+    class Model(FakeModel):
+        def encode_video(self, segments: Sequence[Pixels]) -> VideoFeatures:
+            catalogue.is_encoded = True
+            return super().encode_video(segments)
+
+    sandbox, stop = FakeSandbox(), threading.Event()
+    with Busy(tmp_path / "catalogue.sqlite") as catalogue:
+        add_file(catalogue, write_fake_video(tmp_path / "v", 3.0, "red"))
+
+        def wait(seconds: float) -> None:
+            if catalogue.count_jobs()["succeeded"]:
+                stop.set()
+
+        Worker(catalogue, [sandbox], Model(), CONFIG, wait=wait).run(stop)
+        assert catalogue.list_jobs()[0][0].attempt == 1
+    assert not troubles
+    assert sandbox.calls.count("probe") == 1

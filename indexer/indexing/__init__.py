@@ -1,0 +1,1 @@
+"""Indexing: from queued jobs to published features, several videos at a time."""

@@ -1,0 +1,94 @@
+"""The leases of all jobs in hand, renewed by one thread, with the progress of each. It knows no video."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from indexer.catalogue import jobs
+from indexer.catalogue.database import Database
+from indexer.errors import JobLost
+from indexer.records import Job, JobProgress, JobStage
+from model.errors import VidgrainError
+
+log = logging.getLogger("vidgrain.worker")
+
+
+class CancelRequested(Exception):
+    """A person wants the job to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    job: Job
+    progress: Callable[[], tuple[JobStage, JobProgress]]
+    end: Callable[[Exception], None]
+
+
+class Leases:
+    """For use in one `with` block, during which the thread runs. Thread-safe."""
+
+    def __init__(self, database: Database, lease_s: float, beat_s: float) -> None:
+        """lease_s: what a renewal gives. beat_s: how often leases are renewed and progress is stored."""
+        self._database = database
+        self._lease_s = lease_s
+        self._beat_s = beat_s
+        self._lock = threading.Lock()
+        self._held: dict[str, _Held] = {}
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Leases:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def hold(
+        self, job: Job, progress: Callable[[], tuple[JobStage, JobProgress]], end: Callable[[Exception], None]
+    ) -> None:
+        """Renew the lease of a claimed job from now on.
+
+        progress: where it is. end: called once, from the thread, with JobLost or CancelRequested; the job is then no
+        longer held.
+        """
+        with self._lock:
+            self._held[job.id] = _Held(job, progress, end)
+
+    def drop(self, job: Job) -> None:
+        """Let a job's lease run out. Harmless when repeated."""
+        with self._lock:
+            self._held.pop(job.id, None)
+
+    def _run(self) -> None:
+        while not self._is_over.wait(self._beat_s):
+            with self._lock:
+                held = list(self._held.values())
+            if not held:
+                continue
+            try:
+                ends = self._renew(held)
+            except VidgrainError as error:  # the next beat may succeed; if none does, the leases run out
+                log.warning("heartbeat_failed", extra={"num_jobs": len(held), "error_message": str(error)})
+                continue
+            for each, reason in ends:
+                with self._lock:
+                    is_held = self._held.pop(each.job.id, None) is not None
+                if is_held:
+                    each.end(reason)
+
+    def _renew(self, held: list[_Held]) -> list[tuple[_Held, Exception]]:
+        """Renew them in one transaction; returns those that must end, and why."""
+        ends: list[tuple[_Held, Exception]] = []
+        with self._database.write() as tx:
+            for each in held:
+                try:
+                    if jobs.heartbeat(tx, each.job, self._lease_s, *each.progress()).is_cancel_requested:
+                        ends.append((each, CancelRequested()))
+                except JobLost as error:
+                    ends.append((each, error))
+        return ends

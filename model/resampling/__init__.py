@@ -1,0 +1,1 @@
+"""Resizing pictures with an antialiasing filter, equal to the bit to PIL: filters, and their compiled arithmetic."""
