@@ -178,6 +178,7 @@ def library(folder: Path, sizes: Sizes, parts: Sequence[str]) -> Library:
     """The files that these parts of the benchmark read, made where they are missing. parts: see indexing.py."""
     folder.mkdir(parents=True, exist_ok=True)
     footage, wanted = [str(path) for path in real_footage()], set(parts)
+    print(f"footage: {len(footage)} real videos and a drawn scene", file=sys.stderr)
     is_decoding = bool(wanted & {"decode", "long", "keyframes"})
     num_short = sizes.num_short if "clips" in wanted else 0
     num_tiny = sizes.num_tiny if "memory" in wanted else 0

@@ -169,7 +169,7 @@ def long_rows(library: Library, rounds: int) -> list[Row]:
         for _ in range(rounds):
             for both in ((OURS, WHOLE_FILE), ("decord",) if has_decord else ()):
                 with ThreadPoolExecutor(2) as pool:  # side by side, on cores of their own: both meet the same machine
-                    seconds = pool.map(partial(apart, long_file, path), both)
+                    seconds = pool.map(lambda way, path=path: apart(long_file, path, way), both)
                     for way, cpu_s in zip(both, seconds, strict=True):
                         took.setdefault(way, []).append(cpu_s)
         spreads = {way: Spread.of(values) for way, values in took.items()}
