@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +38,6 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def sandbox(threads: int | None) -> DecodeSandbox:
-    """A decode child with so many codec threads, None for its own choice."""
-    return DecodeSandbox(**({"threads": threads} if "threads" in signature(DecodeSandbox).parameters else {}))
-
-
 def decode_alone(paths: Sequence[Path], resize: Mapping[str, Any], num_frames: int) -> Speed:
     """Every frame that indexing needs of these files, resized and thrown away; one child a core, one thread a child."""
     waiting: queue.SimpleQueue[Path] = queue.SimpleQueue()
@@ -63,7 +57,7 @@ def decode_alone(paths: Sequence[Path], resize: Mapping[str, Any], num_frames: i
                 asked.append(len(plan.instants_s))
 
     with ExitStack() as stack:
-        children = [stack.enter_context(sandbox(1)) for _ in range(num_cores())]
+        children = [stack.enter_context(DecodeSandbox(threads=1)) for _ in range(num_cores())]
         with ThreadPoolExecutor(len(children)) as pool:
             list(pool.map(lambda child: child.probe(paths[0]), children))  # they start before the clock does
             with measured() as used:

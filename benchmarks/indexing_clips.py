@@ -9,7 +9,6 @@ one long file is the short clips joined, so that both hold the same pictures, bi
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from benchmarks.indexing_footage import pictures, real_footage
 RECIPE = 1
 """Counts up whenever the same fields give another file."""
 GOPS = (30, 60, 250, 600)
-RATES = (25, 30, 24, 30, 60)
+RATES = (25, 30, 24, 30, 60, 25, 24, 30, 25, 30)
 CLIP_GOP, CLIP_RATE = 50, 25
 """Of the short clips and the long file."""
 LONG_GOPS = (30, 250)
@@ -129,16 +128,13 @@ def plan_mixed(sizes: Sizes, footage: Sequence[str]) -> list[Clip]:
     for n in range(sizes.num_mixed):
         fps, gop = RATES[n % len(RATES)], GOPS[n % len(GOPS)]
         num_frames = round(fps * (shortest + (longest - shortest) * (n * GOLDEN % 1)))
-        repeats = max(1, min(MOST_REPEATS, num_frames // gop))
-        if repeats > 1:
-            fewest = math.ceil(shortest * fps / repeats / gop)
-            num_frames = gop * max(fewest, round(num_frames / repeats / gop))
+        piece, repeats = cut(num_frames, gop, shortest * fps, longest * fps)
         is_vp9 = n % 13 == 5
         planned.append(
             Clip(
                 "mixed",
                 n,
-                num_frames / fps,
+                piece / fps,
                 fps,
                 gop,
                 0 if is_vp9 else 3 * (n // len(GOPS) % 2),
@@ -151,6 +147,21 @@ def plan_mixed(sizes: Sizes, footage: Sequence[str]) -> list[Clip]:
             )
         )
     return planned
+
+
+def cut(num_frames: int, gop: int, fewest: int, most: int) -> tuple[int, int]:
+    """About num_frames, fewest to most, as (frames of a piece of whole key frame groups, how often it is played).
+
+    The nearest length that some piece allows; the whole as one piece, of any length, where none does.
+    """
+    fitting = [
+        (abs(piece * repeats - num_frames), piece, repeats)
+        for repeats in range(MOST_REPEATS, 1, -1)
+        for piece in range(gop, most // repeats + 1, gop)
+        if piece * repeats >= fewest
+    ]
+    _, piece, repeats = min(fitting, default=(0, num_frames, 1))
+    return piece, repeats
 
 
 def plan_even(
@@ -167,6 +178,7 @@ def library(folder: Path, sizes: Sizes, parts: Sequence[str]) -> Library:
     """The files that these parts of the benchmark read, made where they are missing. parts: see indexing.py."""
     folder.mkdir(parents=True, exist_ok=True)
     footage, wanted = [str(path) for path in real_footage()], set(parts)
+    print(f"footage: {len(footage)} real videos and a drawn scene", file=sys.stderr)
     is_decoding = bool(wanted & {"decode", "long", "keyframes"})
     num_short = sizes.num_short if "clips" in wanted else 0
     num_tiny = sizes.num_tiny if "memory" in wanted else 0

@@ -16,18 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
-from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import av
 
 from benchmarks.apart import apart
-from benchmarks.indexing_alone import sandbox
 from benchmarks.indexing_clips import CLIP_RATE, Library
 from benchmarks.process_tree import measured
 from benchmarks.report import Row, Spread, at_least, at_most, interleaved
-from indexer.media.reading import probe, read_frames
+from indexer.media.reading import Reader, probe
+from indexer.media.sandbox import DecodeSandbox
+from indexer.records import Sampling
 from indexer.segments import plan_segments
 from model.resize import FrameResize
 from model.sampling import served_instants
@@ -73,7 +72,7 @@ def cases_of(library: Library) -> list[Case]:
         middle_s = 30 * minutes
         length_s = min(16.0, middle_s)
         instants = served_instants(middle_s, middle_s + length_s, NUM_FRAMES)
-        name = f"{length_s:g} s in the middle of {minutes:g} minutes, GOP {gop}"
+        name = f"{length_s:g} s in the middle of {minutes:.3g} minutes, GOP {gop}"
         found.append(Case(name, path, instants, 1.25 if gop <= 30 else 1.5))
     return found
 
@@ -108,7 +107,7 @@ def ways_of(case: Case, threads: int | None) -> dict[str, Callable[[], object]]:
     path, instants_s = case.path, case.instants_s
     groups = groups_of(*packets_of(path), instants_s)
     ways: dict[str, Callable[[], object]] = {
-        OURS: partial(read_frames, path, instants_s, **_threads_of(read_frames, threads)),
+        OURS: partial(with_reader, path, instants_s, threads),
         GROUPS: partial(decode_groups, path, groups, threads),
         PASS: partial(decode_groups, path, [Group(groups[0].key, groups[-1].last)], threads),
     }
@@ -135,9 +134,7 @@ def rows_of_case(case: Case, took: Mapping[str, Spread], *, is_alone: bool) -> l
 
 
 def keyframes_rows(library: Library, rounds: int) -> list[Row]:
-    """Key frames in place of the frames asked for; nothing where read_frames has no such choice."""
-    if "sampling" not in signature(read_frames).parameters:
-        return []
+    """Key frames in place of the frames asked for."""
     found = apart(exact_and_keyframes, cases_of(library), rounds)
     rows = []
     for name, took in found.items():
@@ -152,34 +149,33 @@ def exact_and_keyframes(cases: Sequence[Case], rounds: int) -> dict[str, dict[st
     """Milliseconds of CPU of both ways of sampling, frames resized. Call it apart."""
     stay_on_one_core()
 
-    def read(case: Case, sampling: str) -> object:
-        given: dict[str, Any] = {"sampling": sampling, **_threads_of(read_frames, 1)}
-        return read_frames(case.path, case.instants_s, resize=FrameResize(), **given)
-
-    return {
-        case.name: interleaved(
-            {name: partial(_took_ms, partial(read, case, name), time.process_time) for name in ("exact", "keyframes")},
-            rounds,
-        )
-        for case in cases
-    }
+    found = {}
+    for case in cases:
+        ways: dict[str, Callable[[], object]] = {
+            "exact": partial(with_reader, case.path, case.instants_s, 1, FrameResize(), "exact"),
+            "keyframes": partial(with_reader, case.path, case.instants_s, 1, FrameResize(), "keyframes"),
+        }
+        timed = {name: partial(_took_ms, way, time.process_time) for name, way in ways.items()}
+        found[case.name] = interleaved(timed, rounds)
+    return found
 
 
 def long_rows(library: Library, rounds: int) -> list[Row]:
     """One frame every 1.3 s of a long file, segment by segment in one sandbox, beside decoding all of it."""
     rows = []
     for gop, path in library.long.items():
+        has_decord = gop == min(library.long) and find_spec("decord") is not None  # key frames make no difference to it
         took: dict[str, list[float]] = {}
         for _ in range(rounds):
-            for both in ((OURS, WHOLE_FILE), ("decord",) if find_spec("decord") else ()):
+            for both in ((OURS, WHOLE_FILE), ("decord",) if has_decord else ()):
                 with ThreadPoolExecutor(2) as pool:  # side by side, on cores of their own: both meet the same machine
-                    seconds = pool.map(partial(apart, long_file, path), both)
+                    seconds = pool.map(lambda way, path=path: apart(long_file, path, way), both)
                     for way, cpu_s in zip(both, seconds, strict=True):
                         took.setdefault(way, []).append(cpu_s)
         spreads = {way: Spread.of(values) for way, values in took.items()}
         ours = spreads.pop(OURS)
         minutes = library.sizes.piece_s * library.sizes.num_pieces / 60
-        name = f"a frame every {EVERY_S:g} s of {minutes:g} minutes, GOP {gop}"
+        name = f"a frame every {EVERY_S:g} s of {minutes:.3g} minutes, GOP {gop}"
         ratio = ours.median / spreads[WHOLE_FILE].median
         rows.append(Row(name, ours, "s of CPU", spreads, ratio, at_most(1.1, "ratio")))
     return rows
@@ -190,7 +186,7 @@ def long_file(path: Path, way: str) -> float:
     plans = plan_segments(probe(path).duration_s, NUM_FRAMES, SEGMENT_S)
 
     def ours() -> None:
-        with sandbox(1) as child:
+        with DecodeSandbox(threads=1) as child:
             for plan in plans:
                 child.read_frames(path, plan.instants_s, FrameResize())
 
@@ -243,6 +239,19 @@ def decode_groups(path: Path, groups: Sequence[Group], threads: int | None) -> i
     return count
 
 
+def with_reader(
+    path: Path,
+    instants_s: Sequence[float],
+    threads: int | None,
+    resize: FrameResize | None = None,
+    sampling: Sampling = "exact",
+) -> None:
+    """As an index reads frames, in this process."""
+    reader = Reader(threads=threads)
+    reader.read_frames(path, instants_s, resize=resize, sampling=sampling)
+    reader.release()
+
+
 def with_decord(path: Path, instants_s: Sequence[float], threads: int | None) -> None:
     """As decord's own documentation reads frames, a segment's at a time."""
     import decord
@@ -258,11 +267,6 @@ def with_torchcodec(path: Path, instants_s: Sequence[float], threads: int | None
     from torchcodec.decoders import VideoDecoder
 
     VideoDecoder(str(path), num_ffmpeg_threads=threads or 0).get_frames_played_at(seconds=list(instants_s))
-
-
-def _threads_of(call: Callable[..., object], threads: int | None) -> dict[str, int]:
-    """The argument that sets the number of codec threads, where a function takes one."""
-    return {"threads": threads} if threads is not None and "threads" in signature(call).parameters else {}
 
 
 def _took_ms(call: Callable[[], object], clock: Callable[[], float]) -> float:

@@ -189,7 +189,7 @@ def stage_rows(name: str, runs: Sequence[WholeRun], copied_per_s: float) -> list
 
 def clips_rows(library: Library, model: str, name: str, rounds: int) -> list[Row]:
     """Many short clips beside one file that holds the same pictures, cut into segments of the same length."""
-    precision = "bf16" if has_precisions() else "fp32"
+    precision = "bf16" if has_precisions() and model != "tiny" else "fp32"
     length_s = float(library.sizes.short_s)
     works = {
         "one file": Work([library.one_file], model, precision, max_segment_s=length_s),

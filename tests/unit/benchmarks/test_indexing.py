@@ -67,10 +67,16 @@ def test_titled_copies_differ_in_their_bytes_and_not_in_their_frames(tmp_path: P
 def test_mixed_videos_last_what_was_asked_in_whole_key_frame_groups() -> None:
     planned = clips.plan_mixed(clips.FULL, ["a real video"])
     assert len(planned) == 40 and {clip.suffix for clip in planned} == {".mp4", ".mkv", ".ts", ".webm"}
-    assert all(20 <= clip.seconds * clip.repeats <= 61 for clip in planned)
+    assert all(20 <= clip.seconds * clip.repeats <= 60 for clip in planned)
     assert all(clip.num_frames % clip.gop == 0 for clip in planned if clip.repeats > 1)
     assert {clip.gop for clip in planned} == {30, 60, 250, 600} and {clip.b_frames for clip in planned} == {0, 3}
     assert {clip.footage for clip in planned} == {"a real video", None}
+
+
+def test_a_length_is_cut_into_repeated_pieces_where_whole_groups_fit() -> None:
+    assert clips.cut(1000, 30, 500, 1500) == (330, 3)
+    assert clips.cut(1000, 600, 500, 1500) == (600, 2)
+    assert clips.cut(1000, 800, 500, 1500) == (1000, 1)
 
 
 def test_the_library_makes_only_what_its_parts_read(tmp_path: Path) -> None:
