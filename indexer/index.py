@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from indexer.catalogue import bound_model, jobs, segments, videos
 from indexer.catalogue.database import Database
@@ -22,7 +22,7 @@ from indexer.catalogue.videos import NewVideo
 from indexer.config import IndexConfig
 from indexer.errors import InvalidQuery
 from indexer.files import digest, existing, total_bytes, unchanged_since_ns
-from indexer.loaded import LoadedParts
+from indexer.loaded import LoadedParts, ModelLoader
 from indexer.media.pool import THUMBNAIL_LANE, DecodePool
 from indexer.media.sandbox import DecodeSandbox
 from indexer.media.thumbnails import Thumbnails
@@ -40,9 +40,6 @@ from indexer.storage import CATALOGUE_FILE, ReceivedFile, Storage, open_catalogu
 from indexer.worker import Worker
 from model.types import Query, VideoFeatures, VideoTextModel
 
-if TYPE_CHECKING:
-    pass
-
 log = logging.getLogger("vidgrain.index")
 
 THUMBNAILS_FOLDER = "thumbnails"
@@ -56,9 +53,7 @@ class VideoIndex:
     vectors. `warm_up` loads everything and keeps the vectors up to date in a thread.
     """
 
-    def __init__(
-        self, folder: Path, database: Database, load_model: Callable[[], VideoTextModel], config: IndexConfig
-    ) -> None:
+    def __init__(self, folder: Path, database: Database, load_model: ModelLoader, config: IndexConfig) -> None:
         """From built parts; `open` builds them."""
         self.folder = folder
         self.config = config
@@ -75,10 +70,11 @@ class VideoIndex:
     def open(
         cls,
         folder: Path,
-        model: VideoTextModel | Callable[[], VideoTextModel],
+        model: VideoTextModel | ModelLoader,
         config: IndexConfig = IndexConfig(),  # noqa: B008
     ) -> VideoIndex:
-        """Open or make the index of a data folder. model: the model, or a function that loads it once it is needed.
+        """Open or make the index of a data folder. model: the model, or a function that loads it once it is
+        needed, given the spec that the data are bound to (None for a new folder).
 
         Raises: CatalogueUnreadable, StorageFull for an upgrade, ModelMismatch if the data belong to another model.
         """
@@ -87,7 +83,7 @@ class VideoIndex:
         if callable(model):
             return cls(folder, database, model, config)
         given = model
-        index = cls(folder, database, lambda: given, config)
+        index = cls(folder, database, lambda _: given, config)
         try:
             _ = index.model
         except BaseException:
@@ -345,7 +341,7 @@ class VideoIndex:
         return self._thumbnails.get(video.id, at_s, make)
 
     def stats(self) -> dict[str, Any]:
-        """Counts and sizes: videos, segments, jobs by status, generation, model, fingerprint, bytes, unreadable.
+        """Counts and sizes: videos, segments, jobs by status, bytes; generation; the model that the data are bound to.
 
         shards: how the features lie in memory; search: what scoring them costs; None before they were first needed.
         """
@@ -360,6 +356,7 @@ class VideoIndex:
             "generation": generation,
             "model": None if spec is None else spec.name,
             "fingerprint": None if spec is None else spec.fingerprint,
+            "precision": None if spec is None else spec.precision,
             "bytes": {
                 "catalogue": total_bytes(self.folder.glob(CATALOGUE_FILE + "*")),
                 "media": self.storage.size_bytes(),
