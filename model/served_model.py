@@ -54,11 +54,6 @@ class ServedModel:
         return self._queries.precision
 
     @property
-    def frames_computed_in(self) -> Precision:
-        """What this machine encodes frames in: `spec.precision`, or fp32 where bfloat16 is missing or no good."""
-        return self._pictures.computed_in
-
-    @property
     def resize(self) -> FrameResize:
         """How frames of any size become those that the image tower takes."""
         return self.network.backbone.preprocess.resize

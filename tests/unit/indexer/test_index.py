@@ -472,7 +472,8 @@ def test_stats_count(shared: VideoIndex) -> None:
     stats = shared.stats()
     assert (stats["videos"], stats["segments"], stats["generation"]) == (3, 5, 3)
     assert stats["jobs"]["succeeded"] == 3
-    assert (stats["model"], stats["fingerprint"], stats["unreadable"]) == ("fake", "fake-1", {})
+    assert (stats["model"], stats["fingerprint"], stats["precision"]) == ("fake", "fake-1", "fp32")
+    assert stats["unreadable"] == {}
     assert stats["bytes"]["catalogue"] > 0
 
 
