@@ -20,7 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from model.packed_blocks import Linear, Norm, UnknownParts, blocks_of
 from model.preprocess import Preprocess
 
-ROWS = 400
+ROWS = 600
 """Tokens that go through the blocks together: more leave the cache, fewer read the weights more often."""
 
 MIDDLE = 128
