@@ -23,7 +23,7 @@ from indexer.config import IndexConfig
 from indexer.errors import InvalidQuery
 from indexer.files import digest, existing, total_bytes, unchanged_since_ns
 from indexer.indexing.worker import Worker
-from indexer.loaded import LoadedParts
+from indexer.loaded import LoadedParts, ModelLoader
 from indexer.media.pool import THUMBNAIL_LANE, DecodePool
 from indexer.media.sandbox import DecodeSandbox
 from indexer.media.thumbnails import Thumbnails
@@ -54,9 +54,7 @@ class VideoIndex:
     vectors. `warm_up` loads everything and keeps the vectors up to date in a thread.
     """
 
-    def __init__(
-        self, folder: Path, database: Database, load_model: Callable[[], VideoTextModel], config: IndexConfig
-    ) -> None:
+    def __init__(self, folder: Path, database: Database, load_model: ModelLoader, config: IndexConfig) -> None:
         """From built parts; `open` builds them."""
         self.folder = folder
         self.config = config
@@ -73,10 +71,11 @@ class VideoIndex:
     def open(
         cls,
         folder: Path,
-        model: VideoTextModel | Callable[[], VideoTextModel],
+        model: VideoTextModel | ModelLoader,
         config: IndexConfig = IndexConfig(),  # noqa: B008
     ) -> VideoIndex:
-        """Open or make the index of a data folder. model: the model, or a function that loads it once it is needed.
+        """Open or make the index of a data folder. model: the model, or a function that loads it once it is
+        needed, given the spec that the data are bound to (None for a new folder).
 
         Raises: CatalogueUnreadable, StorageFull for an upgrade, ModelMismatch if the data belong to another model.
         """
@@ -85,7 +84,7 @@ class VideoIndex:
         if callable(model):
             return cls(folder, database, model, config)
         given = model
-        index = cls(folder, database, lambda: given, config)
+        index = cls(folder, database, lambda _: given, config)
         try:
             _ = index.model
         except BaseException:
@@ -349,7 +348,7 @@ class VideoIndex:
         return self._thumbnails.get(video.id, at_s, make)
 
     def stats(self) -> dict[str, Any]:
-        """Counts and sizes: videos, segments, jobs by status, queue, generation, model, fingerprint, bytes, unreadable.
+        """Counts and sizes: videos, segments, jobs by status, bytes; generation; the model that the data are bound to.
 
         shards: how the features lie in memory; search: what scoring them costs; None before they were first needed.
         """
@@ -367,6 +366,7 @@ class VideoIndex:
             "generation": generation,
             "model": None if spec is None else spec.name,
             "fingerprint": None if spec is None else spec.fingerprint,
+            "precision": None if spec is None else spec.precision,
             "bytes": {"catalogue": catalogue_bytes, "media": self.storage.size_bytes()},
             "shards": None if follower is None else follower.vectors.describe(),
             "unreadable": {} if follower is None else dict(follower.vectors.unreadable),

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from indexer.search.searcher import Searcher
 
 
+ModelLoader = Callable[[ModelSpec | None], VideoTextModel]
+"""Loads the model of an index, given what its data are bound to: None for a new folder."""
+
+
 class LoadedParts:
     """Thread-safe; each part is made once."""
 
-    def __init__(
-        self, database: Database, load_model: Callable[[], VideoTextModel], config: IndexConfig, shards: Path
-    ) -> None:
+    def __init__(self, database: Database, load_model: ModelLoader, config: IndexConfig, shards: Path) -> None:
         """shards: the folder for files of shards, made when there is one."""
         self.reader = CatalogueReader(database)
         self._database = database
@@ -51,7 +53,9 @@ class LoadedParts:
         """The model, bound to the data. Raises: ModelError if it can't be loaded, ModelMismatch."""
         with self._lock:
             if self._model is None:
-                model = self._load_model()
+                with self._database.read() as tx:
+                    known = bound_model.bound(tx)
+                model = self._load_model(known)
                 with self._database.write() as tx:
                     bound_model.bind(tx, model.spec)
                 self._model = model

@@ -7,7 +7,6 @@ Source: CLIP, arXiv:2103.00020; the per-word projection follows X-CLIP, arXiv:22
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from model import hub
+from model.activation import warn_of_activation
 from model.errors import (
     CheckpointMismatch,
     ShapeError,
@@ -40,8 +40,6 @@ towers = import_module("open_clip.model", late=_LATE)
 layers = import_module("open_clip.transformer", late=_LATE)
 tokenizers = import_module("open_clip.tokenizer", late=_LATE)
 open_clip = import_module("open_clip", late=_LATE)
-
-log = logging.getLogger(__name__)
 
 _DOWNLOADS = Path("~/.cache/clip").expanduser()  # where open_clip puts weights that don't come from the hub
 OFFLINE_HINT = (
@@ -151,7 +149,7 @@ class Backbone(nn.Module):
 
     def visual_projection(self) -> Tensor | None:
         """The image tower's last matrix (width, D), None where it ends otherwise."""
-        projection = getattr(self._towers.visual, "proj", None)
+        projection = getattr(self.image_tower, "proj", None)
         return projection if isinstance(projection, Tensor) else None
 
     def checkpoint_gradients(self) -> None:
@@ -164,6 +162,15 @@ class Backbone(nn.Module):
     @property
     def _towers(self) -> Any:
         return self.clip
+
+    @property
+    def image_tower(self) -> Any:
+        """The open_clip module that sees frames."""
+        return self.clip.visual
+
+    def drop_image_tower(self) -> None:
+        """Free the image tower's memory where another computes in its place: `encode_frames` can't be used any more."""
+        self.clip.visual = nn.Identity()
 
     @property
     def text_tower(self) -> Any:
@@ -240,7 +247,7 @@ def build_backbone(
     if file is not None:
         _load_weights(clip, file)
     if isinstance(architecture, str):
-        _warn_of_activation(model_cfg, architecture, weights, published)
+        warn_of_activation(model_cfg, architecture, weights, published)
     if isinstance(architecture, str) and not published:
         published = _agreed_preprocess(architecture)
     chosen = preprocess or _preprocess_of(clip, published)
@@ -279,21 +286,6 @@ def _build_clip(model_cfg: dict[str, Any]) -> nn.Module:
         why = reason_of(error, _path_in(model_cfg["text_cfg"].get("hf_model_name")))
         raise WeightsUnavailable(f"A tower's configuration isn't available: {why}.", OFFLINE_HINT) from error
     return built
-
-
-def _warn_of_activation(
-    model_cfg: Mapping[str, Any],
-    architecture: str,
-    weights: Path | str | None,
-    published: Mapping[str, Any],
-) -> None:
-    """Weights load just as well under the wrong activation and give embeddings that are quietly off: log a warning."""
-    is_quick = bool(model_cfg.get("quick_gelu", False))
-    wants_quick = bool(published.get("quick_gelu", False)) if published else is_quick or "openai" in str(weights)
-    if wants_quick and not is_quick:
-        log.warning("weights %s expect QuickGELU, use the architecture %s-quickgelu", weights, architecture)
-    elif is_quick and not wants_quick:
-        log.warning("weights %s expect GELU, use the architecture %s without -quickgelu", weights, architecture)
 
 
 def _agreed_preprocess(architecture: str) -> dict[str, Any]:

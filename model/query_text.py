@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, pad
 
 from model.network import Network
-from model.packed_text import MIN_WEIGHTS, PackedText, UnknownParts, is_native
+from model.packed_blocks import UnknownParts, is_native
+from model.packed_text import MIN_WEIGHTS, PackedText
 from model.tokenizer import Tokens
 from model.types import Precision, TextFeatures
 

@@ -29,6 +29,8 @@ from model.checkpoints.torchscript import is_torchscript
 from model.errors import CheckpointMismatch, DeviceUnavailable, UnknownModel, WeightsUnavailable
 from model.families import ZERO_SHOT, family_of
 from model.network import MaskReading, Network, NetworkConfig
+from model.picture_tower import FramePrecision, PictureTower
+from model.precision import in_precision
 from model.preprocess import Preprocess
 from model.query_text import QueryPrecision
 from model.served_model import ServedModel
@@ -55,8 +57,9 @@ def load_model(
     num_frames: int | None = None,
     masks: MaskReading | None = "masked",
     query_precision: QueryPrecision = "fp32",
+    precision: FramePrecision = "fp32",
 ) -> ServedModel:
-    """Load a model by its name, float32, ready to encode.
+    """Load a model by its name, ready to encode.
 
     name: "tiny"; one of our folders; ARCH/TAG or ARCH/path/to/weights; or weights that show their architecture: an
     official state dict, CLIP as OpenAI released it (ViT-B-32.pt), a folder with open_clip_config.json, one of Hugging
@@ -64,12 +67,15 @@ def load_model(
     device: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N". num_frames: F of models whose weights don't
     settle it (default 12). masks: how padding is read ("reference": let in, as the papers' code does); None: as
     the weights were trained, which for a plain CLIP means masked. query_precision: what sentences are encoded in;
-    "auto" for bfloat16 on CPUs where that is faster and as good.
+    "auto" for bfloat16 on CPUs where that is faster and as good. precision: what frames are encoded in, which is part
+    of the fingerprint; "auto" for bfloat16 where the device has it and the tower keeps its direction.
     Raises: UnknownModel, WeightsUnavailable, TokenizerUnavailable, CheckpointMismatch, DeviceUnavailable.
     """
     chosen = find_device(device)
     network = load_network(name, num_frames=num_frames, masks=masks)
-    return ServedModel(network, build_spec(name, network), chosen, query_precision)
+    spec = build_spec(name, network)
+    pictures = PictureTower(network.to(chosen).eval(), chosen, precision)
+    return ServedModel(network, in_precision(spec, pictures.precision), chosen, query_precision, pictures)
 
 
 def load_network(name: str, *, num_frames: int | None = None, masks: MaskReading | None = "masked") -> Network:

@@ -15,6 +15,7 @@ from torch import Tensor
 from model.errors import ShapeError
 from model.kernels.panel import Panel
 from model.network import Network
+from model.picture_tower import PictureTower
 from model.query_text import QueryPrecision, QueryText
 from model.resize import FrameResize
 from model.types import ModelSpec, Pixels, Precision, Query, ScorerName, Scores, TextFeatures, VideoFeatures
@@ -28,11 +29,18 @@ class ServedModel:
     """
 
     def __init__(
-        self, network: Network, spec: ModelSpec, device: torch.device, query_precision: QueryPrecision = "fp32"
+        self,
+        network: Network,
+        spec: ModelSpec,
+        device: torch.device,
+        query_precision: QueryPrecision = "fp32",
+        pictures: PictureTower | None = None,
     ) -> None:
+        """pictures: what encodes frames, as `spec` says; None for the network itself, in float32."""
         self.network = network.to(device).eval()
         self.device = device
         self._spec = spec
+        self._pictures = pictures or PictureTower(self.network, device)
         self._queries = QueryText(self.network, device, query_precision)
 
     @property
@@ -66,7 +74,7 @@ class ServedModel:
                 raise ShapeError(f"a segment has shape {pixels.shape}; (1..{slots}, height, width, 3) is needed")
         resized = torch.from_numpy(np.concatenate([self.resize(pixels) for pixels in segments]))
         mask_VF = (torch.arange(slots)[None, :] < torch.tensor(counts)[:, None]).to(self.device)
-        raw_VFD = self.network.in_slots(self.network.encode_frames(resized), mask_VF)
+        raw_VFD = self.network.in_slots(self._pictures(resized), mask_VF)
         return self.network.video_from_frames(raw_VFD, mask_VF)
 
     def encode_text(self, texts: Sequence[str]) -> TextFeatures:

@@ -12,7 +12,7 @@ from model.types import ModelSpec
 
 
 def build_spec(name: str, network: Network) -> ModelSpec:
-    """The spec of a network as it is now."""
+    """The spec of a network as it is now, in float32; model/precision.py has the others."""
     backbone, config = network.backbone, network.config
     return ModelSpec(
         name=name,

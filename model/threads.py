@@ -6,12 +6,14 @@ as several requests are at work. Training and evaluation leave the choice to tor
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 SERVING_THREADS = 1
 """Threads of one call in a server, unless the settings say otherwise."""
 
 _limit: int | None = None
+_own = threading.local()
 
 
 def limit_threads(count: int | None) -> None:
@@ -25,6 +27,19 @@ def limit_threads(count: int | None) -> None:
     torch.set_num_threads(count)
 
 
+def threads_of_this_thread(count: int) -> None:
+    """From now on each call of the calling thread takes `count` threads, whatever holds for the others.
+
+    So an encoder thread per core takes one each, while a thread that is alone may take all cores. torch and oneDNN
+    count per thread; threads that begin later begin with the last number that any thread set.
+    """
+    import torch
+
+    _own.count = count
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
 def limit_this_thread(set_threads: Callable[[int], object] | None = None) -> None:
     """Make the limit hold in the calling thread, whenever it began. Costs nothing.
 
@@ -34,16 +49,9 @@ def limit_this_thread(set_threads: Callable[[int], object] | None = None) -> Non
     """
     import torch
 
+    limit: int | None = getattr(_own, "count", _limit)
     num_threads = torch.get_num_threads()
-    if _limit is not None and num_threads != _limit:
-        torch.set_num_threads(_limit)
-    if _limit is not None and set_threads is not None:
-        set_threads(_limit)
-
-
-def threads_of_this_thread(count: int) -> None:
-    """Calls from this thread take `count` threads from now on; other threads keep their number. Costs nothing."""
-    import torch
-
-    if torch.get_num_threads() != count:
-        torch.set_num_threads(count)
+    if limit is not None and num_threads != limit:
+        torch.set_num_threads(limit)
+    if limit is not None and set_threads is not None:
+        set_threads(limit)

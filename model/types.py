@@ -37,7 +37,7 @@ ScorerName = str
 
 
 Precision = Literal["fp32", "bf16"]
-"""What the numbers of a text tower are computed in; features themselves are float32."""
+"""What the numbers of a tower are computed in; features themselves are float32."""
 
 
 def public_name(name: str) -> str:
@@ -84,6 +84,9 @@ class ModelSpec:
 
     scorers: tuple[ScorerName, ...] = ("aosm", "multi_grained", "maxsim", "max_frame", "mean")
     """What its features can be scored by, the default first."""
+
+    precision: Precision = "fp32"
+    """What frames are encoded in; part of the fingerprint."""
 
     @property
     def pooled_width(self) -> int:

@@ -14,7 +14,7 @@ from model.importing import collector_paused
 from model.threads import SERVING_THREADS
 
 if TYPE_CHECKING:
-    from model.types import VideoTextModel
+    from model.types import ModelSpec, VideoTextModel
     from service.settings import Settings
 
 
@@ -25,11 +25,12 @@ def open_index(settings: Settings, *, default_threads: int | None = SERVING_THRE
     Raises: IndexerError.
     """
 
-    def load() -> VideoTextModel:
+    def load(bound: ModelSpec | None) -> VideoTextModel:
         with collector_paused():
             from service.query_model import load_query_model
 
-        return load_query_model(settings, settings.torch_threads or default_threads)
+        num_threads = settings.torch_threads or default_threads
+        return load_query_model(settings, num_threads, None if bound is None else bound.precision)
 
     return VideoIndex.open(settings.data, load, index_config(settings))
 

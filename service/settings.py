@@ -71,6 +71,12 @@ class Settings(BaseSettings):
         "torch's own choice for training and evaluation. In an indexing worker, the cores that its decoding and "
         "encoding share; empty: all.",
     )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="What frames are encoded in; changes the fingerprint. `auto` keeps what the data folder was made "
+        "with; a new folder takes bf16 where the CPU or GPU has it and embeddings keep their direction (cosine of "
+        "0.999 to fp32), else `fp32`.",
+    )
     query_precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="What sentences are encoded in: `auto` is bf16 on CPUs that have it, if embeddings keep "

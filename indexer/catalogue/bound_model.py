@@ -8,6 +8,7 @@ from typing import Any
 
 from indexer.catalogue.rows import Transaction
 from indexer.errors import ModelMismatch
+from model.precision import differ_in_precision
 from model.types import ModelSpec, public_name
 
 
@@ -31,13 +32,23 @@ def bind(tx: Transaction, spec: ModelSpec) -> None:
     if known is None:
         tx.change("INSERT INTO state (key, value) VALUES ('model', ?)", json.dumps(asdict(spec)))
     elif known.fingerprint != spec.fingerprint:
-        theirs, ours = public_name(known.name), public_name(spec.name)
-        raise ModelMismatch(
-            f"The data were made by the model {theirs} ({known.fingerprint[:12]}), "
-            f"not by {ours} ({spec.fingerprint[:12]}).",
-            f"Start with the model {theirs}, or choose another data folder for {ours}.",
+        raise _mismatch(tx, known, spec)
+
+
+def _mismatch(tx: Transaction, known: ModelSpec, spec: ModelSpec) -> ModelMismatch:
+    theirs, ours = public_name(known.name), public_name(spec.name)
+    if differ_in_precision(known, spec):
+        return ModelMismatch(
+            f"The data were made by the model {theirs} in {known.precision}, not in {spec.precision}.",
+            f"Set VIDGRAIN_PRECISION=auto or {known.precision}, or choose another data folder.",
             path=tx.folder,
         )
+    return ModelMismatch(
+        f"The data were made by the model {theirs} ({known.fingerprint[:12]}), "
+        f"not by {ours} ({spec.fingerprint[:12]}).",
+        f"Start with the model {theirs}, or choose another data folder for {ours}.",
+        path=tx.folder,
+    )
 
 
 def _spec_of(values: dict[str, Any]) -> ModelSpec:

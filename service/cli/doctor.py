@@ -19,10 +19,12 @@ import numpy as np
 from rich.table import Table
 
 from indexer.errors import BackendMissing
+from indexer.storage import CATALOGUE_FILE
 from model.errors import VidgrainError
 from model.kernels.block import FeatureBlock
 
 if TYPE_CHECKING:
+    from model.types import Precision
     from service.settings import Settings
 
 Status = Literal["ok", "warn", "fail"]
@@ -184,10 +186,11 @@ def _data_folder(settings: Settings) -> Check:
 
 
 def _model(settings: Settings) -> Check:
+    from model.picture_tower import has_bfloat16
     from model.threads import SERVING_THREADS
     from service.query_model import load_query_model
 
-    model = load_query_model(settings, settings.torch_threads or SERVING_THREADS)
+    model = load_query_model(settings, settings.torch_threads or SERVING_THREADS, _bound_precision(settings))
     spec = model.spec
     picture = np.full((1, spec.image_size, spec.image_size, 3), 128, dtype=np.uint8)
     sentence = model.encode_text(["a check"])
@@ -195,13 +198,27 @@ def _model(settings: Settings) -> Check:
     if not bool(scores.total.isfinite().all()):
         return Check("model", "fail", f"{spec.name} loads, but its scores are not finite")
     shape = f"{spec.num_frames} frames of {spec.image_size} px, {spec.embed_dim} dimensions"
-    queries = f"queries in {sentence.precision}"
-    found = f"{spec.name}: {shape}, temporal {spec.temporal}, {queries}, fingerprint {spec.fingerprint[:12]}"
+    precisions = f"frames in {spec.precision}, queries in {sentence.precision}"
+    found = f"{spec.name}: {shape}, temporal {spec.temporal}, {precisions}, fingerprint {spec.fingerprint[:12]}"
+    if spec.precision == "bf16" and not has_bfloat16(model.device):
+        hint = "Index on a machine that has bfloat16, or make a new folder with VIDGRAIN_PRECISION=fp32."
+        return Check("model", "warn", f"{found}; this device has no bfloat16 and computes frames in fp32", hint)
     return Check("model", "ok", found)
 
 
+def _bound_precision(settings: Settings) -> Precision | None:
+    """What the data folder's frames are encoded in, None where it holds none; nothing is made or bound."""
+    from service.opening import open_index
+
+    if not (settings.data / CATALOGUE_FILE).exists():
+        return None
+    with open_index(settings) as index:
+        precision: Precision | None = index.stats()["precision"]
+        return precision
+
+
 def _index(settings: Settings) -> Check:
-    if not (settings.data / "catalogue.sqlite").exists():
+    if not (settings.data / CATALOGUE_FILE).exists():
         return Check("index", "ok", "the data folder has none yet")
     from service.opening import open_index
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from model.types import public_name
+from model.types import Precision, public_name
 from service.responses.jobs import QueueResponse
 from service.responses.parts import Reason
 
@@ -73,6 +73,9 @@ class IndexResponse(BaseModel):
 
     model: str
     fingerprint: str
+    precision: Precision
+    """What frames are encoded in."""
+
     bytes: Mapping[str, int]
     """Bytes on disk: of the catalogue, and of the media files that the index manages."""
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from model.families import KINDS
 from model.installed import InstalledModel
 from model.scorers import SCORERS, choose_scorer
-from model.types import ModelSpec, public_name
+from model.types import ModelSpec, Precision, public_name
 from service.responses.parts import Reason, reason
 
 Scorer = Annotated[str, Field(json_schema_extra={"enum": [*SCORERS]})]
@@ -69,6 +69,9 @@ class ModelResponse(BaseModel):
     name: str
     kind: Kind | None
     fingerprint: str | None
+    precision: Precision | None
+    """What frames are encoded in."""
+
     embed_dim: int | None
     num_frames: int | None
     num_words: int | None
@@ -82,7 +85,7 @@ class ModelResponse(BaseModel):
     @classmethod
     def from_spec(cls, spec: ModelSpec) -> ModelResponse:
         """The model that is loaded, which is the one served."""
-        return cls._of(spec, fingerprint=spec.fingerprint, is_served=True)
+        return cls._of(spec, fingerprint=spec.fingerprint, precision=spec.precision, is_served=True)
 
     @classmethod
     def from_installed(cls, model: InstalledModel, *, is_served: bool = False) -> ModelResponse:
@@ -98,12 +101,14 @@ class ModelResponse(BaseModel):
         *,
         is_served: bool,
         fingerprint: str | None = None,
+        precision: Precision | None = None,
         error: Reason | None = None,
     ) -> ModelResponse:
         return cls(
             name=public_name(model.name),
             kind=model.kind,
             fingerprint=fingerprint,
+            precision=precision,
             embed_dim=model.embed_dim,
             num_frames=model.num_frames,
             num_words=model.num_words,

@@ -161,6 +161,7 @@ def test_the_models_at_hand_are_listed_with_the_served_one_first(served: Service
             "name": "model",
             "kind": spec.kind,
             "fingerprint": spec.fingerprint,
+            "precision": spec.precision,
             "embed_dim": spec.embed_dim,
             "num_frames": spec.num_frames,
             "num_words": spec.num_words,

@@ -32,6 +32,7 @@ DOORS = {
 # model/ from the ground up: a file imports its own layer and those below; a folder counts as all that is in it
 MODEL_LAYERS = (
     {
+        "model.activation",
         "model.checked",
         "model.compiled",
         "model.errors",
@@ -40,7 +41,11 @@ MODEL_LAYERS = (
         "model.hub",
         "model.importing",
         "model.kernels",
+        "model.made_pictures",
+        "model.packed_blocks",
+        "model.packed_pictures",
         "model.packed_text",
+        "model.precision",
         "model.preprocess",
         "model.read_ahead",
         "model.resampling",
@@ -54,7 +59,7 @@ MODEL_LAYERS = (
         "model.unset_weights",
     },
     {"model.backbone", "model.heads", "model.losses", "model.panels", "model.shared_scorers", "model.temporal"},
-    {"model.families", "model.network", "model.query_text", "model.scorers"},
+    {"model.families", "model.network", "model.picture_tower", "model.query_text", "model.scorers"},
     {
         "model.batching",
         "model.checkpoints",

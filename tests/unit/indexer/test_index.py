@@ -30,7 +30,7 @@ from indexer.errors import (
 from indexer.index import VideoIndex
 from indexer.records import SearchAnswer, SearchOptions, StoredSegment
 from indexer.storage import ReceivedFile
-from model.types import TextFeatures
+from model.types import ModelSpec, TextFeatures
 from tests.support.catalogues import MEDIA, Catalogue, add, claim, features
 from tests.support.clips import solid_clip, write_clip
 from tests.support.fakes import COLOURS, FakeModel
@@ -318,7 +318,7 @@ def test_data_of_another_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_what_is_used_is_loaded(tmp_path: Path, clips: dict[str, Path]) -> None:
-    def load() -> FakeModel:
+    def load(_: ModelSpec | None) -> FakeModel:
         loaded.append("model")
         return FakeModel()
 
@@ -337,11 +337,24 @@ def test_only_what_is_used_is_loaded(tmp_path: Path, clips: dict[str, Path]) -> 
 
 def test_another_model_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
     VideoIndex.open(tmp_path, FakeModel()).close()
-    with VideoIndex.open(tmp_path, lambda: FakeModel(fingerprint="fake-2")) as index:
+    with VideoIndex.open(tmp_path, lambda _: FakeModel(fingerprint="fake-2")) as index:
         assert index.list() == ((), None)
         for use in (index.warm_up, lambda: index.search_text("red"), index.worker):
             with pytest.raises(ModelMismatch):
                 use()
+
+
+def test_the_loader_learns_what_the_data_are_bound_to(tmp_path: Path) -> None:
+    def load(bound: ModelSpec | None) -> FakeModel:
+        found.append(bound)
+        return FakeModel()
+
+    found: list[ModelSpec | None] = []
+    for _ in range(2):
+        with VideoIndex.open(tmp_path, load, CONFIG) as index:
+            spec = index.model.spec
+            assert index.stats()["precision"] == "fp32"
+    assert found == [None, spec]
 
 
 def test_a_warm_index_follows_what_others_publish_without_a_search(tmp_path: Path, clips: dict[str, Path]) -> None:
@@ -459,7 +472,8 @@ def test_stats_count(shared: VideoIndex) -> None:
     stats = shared.stats()
     assert (stats["videos"], stats["segments"], stats["generation"]) == (3, 5, 3)
     assert stats["jobs"]["succeeded"] == 3
-    assert (stats["model"], stats["fingerprint"], stats["unreadable"]) == ("fake", "fake-1", {})
+    assert (stats["model"], stats["fingerprint"], stats["precision"]) == ("fake", "fake-1", "fp32")
+    assert stats["unreadable"] == {}
     assert stats["bytes"]["catalogue"] > 0
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from model import backbone as door
 from model import hub
+from model.activation import warn_of_activation
 from model.backbone import Backbone, architectures, build_backbone, weight_tags
 from model.errors import CheckpointMismatch, ShapeError, TokenizerUnavailable, UnknownModel, WeightsUnavailable
 from model.tokenizer import TransformersTokenizer
@@ -205,10 +206,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
 def test_the_wrong_activation_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     openai = open_clip.get_pretrained_cfg("ViT-B-32", "openai")
     with caplog.at_level(logging.WARNING):
-        door._warn_of_activation({"quick_gelu": True}, "ViT-B-32-quickgelu", "openai", openai)
+        warn_of_activation({"quick_gelu": True}, "ViT-B-32-quickgelu", "openai", openai)
         assert not caplog.records
-        door._warn_of_activation({}, "ViT-B-32", "openai", openai)
-        door._warn_of_activation({}, "ViT-B-32", Path("openai/ViT-B-32.pt"), {})
+        warn_of_activation({}, "ViT-B-32", "openai", openai)
+        warn_of_activation({}, "ViT-B-32", Path("openai/ViT-B-32.pt"), {})
     assert len(caplog.records) == 2 and "ViT-B-32-quickgelu" in caplog.text
 
 

@@ -13,7 +13,8 @@ from torch.nn.functional import cosine_similarity
 
 from model.families import KINDS, family_of
 from model.network import MaskReading, Network, NetworkConfig
-from model.packed_text import PackedText, UnknownParts, is_native, is_supported
+from model.packed_blocks import UnknownParts, is_native, is_supported
+from model.packed_text import PackedText
 from model.query_text import QueryPrecision, QueryText
 from tests.unit.model.small import small_backbone, small_network_of
 from tests.unit.model.test_backbone import FAMILIES

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from indexer.errors import (
 )
 from indexer.records import JobProgress, VideoChange
 from model.errors import ModelError, ShapeError
+from model.precision import in_precision
 from model.types import ModelSpec
 from tests.support.catalogues import MEDIA, SPEC, Catalogue, Clock, add, add_ready, claim, features
 from tests.support.shelf import random_features
@@ -163,6 +164,23 @@ def test_another_model_is_refused_with_the_way_out(catalogue: Catalogue) -> None
     with pytest.raises(ModelMismatch, match=r"made by the model fake .*choose another data folder"):
         catalogue.bind_model(OTHER)
     assert catalogue.model() == SPEC
+
+
+def test_another_precision_is_refused_with_the_setting_that_chooses_it(catalogue: Catalogue) -> None:
+    fast = in_precision(SPEC, "bf16")
+    catalogue.bind_model(SPEC)
+    with pytest.raises(ModelMismatch, match=r"fake in fp32, not in bf16.*VIDGRAIN_PRECISION=auto or fp32"):
+        catalogue.bind_model(fast)
+    with pytest.raises(ModelMismatch, match=r"made by the model fake .*not by other"):
+        catalogue.bind_model(in_precision(OTHER, "bf16"))
+
+
+def test_a_folder_bound_before_there_was_a_choice_is_in_fp32(catalogue: Catalogue) -> None:
+    stored = {name: value for name, value in asdict(SPEC).items() if name != "precision"}
+    with catalogue.write() as tx:
+        tx.change("UPDATE state SET value = ? WHERE key = 'model'", json.dumps(stored))
+    assert catalogue.model() == SPEC and SPEC.precision == "fp32"
+    catalogue.bind_model(SPEC)
 
 
 def test_features_of_another_model_never_get_in(catalogue: Catalogue) -> None:
