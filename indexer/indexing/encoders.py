@@ -1,13 +1,15 @@
 """Encoders: threads that take read segments, of several videos at once, and turn them into features.
 
-On a CPU each core has one, and a call takes the cores that are idle; a GPU has one alone. The features leave the model
-as float32 tensors and this file as float16 arrays. It knows no file and no job.
+On a CPU each core has one, whose calls take one thread each; a call that takes long takes the cores that are idle too.
+A GPU has one encoder alone. The features leave the model as float32 tensors and this file as float16 arrays. It knows
+no file and no job.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,6 +22,10 @@ from model.threads import threads_of_this_thread
 from model.types import VideoTextModel
 
 log = logging.getLogger("vidgrain.worker")
+
+LONG_CALL_S = 1.0
+"""How long one segment takes one core for several cores to be worth it: the threads of a call wait for one another, and
+for long where other programs have the cores."""
 
 
 class Encoders:
@@ -46,6 +52,7 @@ class Encoders:
         self._fail = fail
         self._ended = ended
         self._batch_segments = batch_segments
+        self._segment_s = 0.0
         self._threads = [
             threading.Thread(target=self._encode, name=f"encoder-{n}", daemon=True) for n in range(num_threads)
         ]
@@ -74,8 +81,7 @@ class Encoders:
         plans = [segment.task.plans[segment.position] for segment in batch]
         try:
             with self._cores.taken() as num_threads:
-                threads_of_this_thread(num_threads)
-                features = encode(plans, [segment.frames for segment in batch], self._model)
+                features = self._timed(plans, [segment.frames for segment in batch], num_threads)
         except BaseException as error:  # a thread that died would leave the rest waiting
             if len(batch) == 1:
                 self._fail(batch[0].task, error)
@@ -87,6 +93,15 @@ class Encoders:
         for segment, made in zip(batch, features, strict=True):
             if segment.task.store(segment.position, made):
                 self._ended(segment.task)
+
+    def _timed(self, plans: Sequence[SegmentPlan], frames: Sequence[Frames], idle_cores: int) -> list[SegmentFeatures]:
+        num_threads = idle_cores if self._segment_s > LONG_CALL_S else 1
+        threads_of_this_thread(num_threads)
+        began_s = time.perf_counter()
+        features = encode(plans, frames, self._model)
+        if num_threads == 1:
+            self._segment_s = (time.perf_counter() - began_s) / len(plans)
+        return features
 
 
 def encode(plans: Sequence[SegmentPlan], frames: Sequence[Frames], model: VideoTextModel) -> list[SegmentFeatures]:

@@ -29,12 +29,6 @@ from indexer.media.frame_source import ReleasableSource
 from indexer.records import Sampling, Video
 from model.types import VideoTextModel
 
-CPU_BATCH_SEGMENTS = 4
-"""Segments of one call on a CPU: larger batches are no faster there (docs/experiments.md)."""
-
-GPU_BATCH_SEGMENTS = 64
-"""Segments of one call on a GPU."""
-
 
 @dataclass(frozen=True, slots=True)
 class PipelineConfig:
@@ -61,6 +55,8 @@ class Pipeline:
         self, sources: Sequence[ReleasableSource], model: VideoTextModel, config: PipelineConfig = PipelineConfig()
     ) -> None:
         """sources: each is used by one thread at a time, and not closed."""
+        from model.picture_tower import preferred_frames  # here, because it imports torch
+
         num_cores = config.num_cores or machine.num_cores()
         is_cpu = model.device.type == "cpu"
         self._ended: queue.SimpleQueue[VideoTask] = queue.SimpleQueue()
@@ -81,7 +77,7 @@ class Pipeline:
             fail=self.fail,
             ended=self._conclude,
             num_threads=num_cores if is_cpu else 1,
-            batch_segments=config.batch_segments or (CPU_BATCH_SEGMENTS if is_cpu else GPU_BATCH_SEGMENTS),
+            batch_segments=config.batch_segments or max(1, preferred_frames(model.device) // model.spec.num_frames),
         )
 
     def __enter__(self) -> Self:
