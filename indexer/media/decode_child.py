@@ -1,10 +1,10 @@
-"""The decode child's program: `python -m indexer.media.decode_child MEMORY_BYTES ALARM_S THREADS`.
+"""The decode child's program: `python -m indexer.media.decode_child MEMORY_BYTES ALARM_S THREADS DEVICE`.
 
-Only sandbox.py starts it; THREADS are those of a codec, 0 for a choice by the size of the picture. It reads one JSON
-request per line from stdin and answers with one JSON line, followed by `num_bytes` raw bytes. The file of the last
-request stays open for the next one. Before it loads a decoder it sets its memory limit, gives up writing files and
-dumping cores, and arranges its own end: when stdin closes (the parent is gone, or done with it), or when a request
-outlasts its alarm and the parent did not kill it.
+Only sandbox.py starts it; THREADS are those of a codec, 0 for a choice by the size of the picture; DEVICE is cuda or
+none. It reads one JSON request per line from stdin and answers with one JSON line, followed by `num_bytes` raw bytes.
+The file of the last request stays open for the next one. Before it loads a decoder it sets its memory limit, gives up
+writing files and dumping cores, and arranges its own end: when stdin closes (the parent is gone, or done with it), or
+when a request outlasts its alarm and the parent did not kill it.
 
 It never imports torch, and knows no catalogue.
 """
@@ -31,9 +31,10 @@ EXIT_MEMORY = 77
 def main(argv: list[str]) -> int:
     """Serve requests until stdin ends.
 
-    argv: memory limit in bytes, seconds after which a request is a hang, threads of a codec (0: chosen here).
+    argv: memory limit in bytes (0: none), seconds after which a request is a hang, threads of a codec (0: chosen here),
+    cuda or none.
     """
-    memory_bytes, alarm_s, threads = int(argv[0]), float(argv[1]), int(argv[2]) or None
+    memory_bytes, alarm_s, threads, hardware = int(argv[0]), float(argv[1]), int(argv[2]) or None, argv[3] == "cuda"
     _limit(memory_bytes)
     answers = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not end up between the answers
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
     try:
         from indexer.media.reading import Reader  # only now: the limits hold for the decoders' libraries as well
 
-        readers = {decoder: Reader(decoder, threads=threads) for decoder in ("pyav", "decord")}
+        readers = {decoder: Reader(decoder, threads=threads, hardware=hardware) for decoder in ("pyav", "decord")}
         _answer(answers, {"ready": True})
         for line in sys.stdin.buffer:
             signal.setitimer(signal.ITIMER_REAL, alarm_s)  # SIGALRM's default is death; needs no thread of Python's
@@ -85,7 +86,8 @@ def _answer(fd: int, header: dict[str, Any], payload: memoryview = NOTHING) -> N
 
 
 def _limit(memory_bytes: int) -> None:
-    for kind, value in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
+    limits = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)]
+    for kind, value in [(resource.RLIMIT_AS, memory_bytes), *limits] if memory_bytes else limits:
         hard = resource.getrlimit(kind)[1]
         resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard),) * 2)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
@@ -57,14 +58,17 @@ MAX_READ_ERRORS = 16
 class Source:
     """An open file's best video stream, read forwards from its start or from where a seek led.
 
-    threads: of the codec; None chooses by the size of the picture.
+    threads: of the codec; None chooses by the size of the picture. hardware: decode on a CUDA device where there is one
+    that knows the codec; pixels may then differ by rounding.
     Raises: UnsupportedMedia, VideoTooLong.
     """
 
-    def __init__(self, path: Path, max_pixels: int | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, max_pixels: int | None = None, threads: int | None = None, hardware: bool = False
+    ) -> None:
         max_pixels = max_pixels or DEFAULT_MAX_PIXELS
         self._path = path
-        self._container, self._stream = _open(path, max_pixels, threads)
+        self._container, self._stream = _open(path, max_pixels, threads, hardware and _has_cuda())
         self._codec = cast(Any, self._stream.codec_context)
         self.names = set(self._container.format.name.split(","))
         """The short names of the container."""
@@ -223,6 +227,16 @@ def _clock(path: Path, max_pixels: int, frame_ticks: int, *_: int) -> Clock:
         return read_clock(_stamps(container, stream, frame_ticks), stream.time_base or Fraction(1, 1000))
 
 
+@lru_cache(maxsize=1)
+def _has_cuda() -> bool:
+    """Whether a device can be opened; asked once in a process."""
+    try:
+        HWAccel("cuda").create(av.Codec("h264", "r"))
+    except (av.error.FFmpegError, ValueError, NotImplementedError, RuntimeError):
+        return False
+    return True
+
+
 def _stamps(container: InputContainer, stream: VideoStream, frame_ticks: int) -> Iterator[Stamp]:
     place = 0
     try:
@@ -260,12 +274,17 @@ def _raise_shortage(error: av.error.FFmpegError) -> None:
         raise MemoryError from error
 
 
-def _open(path: Path, max_pixels: int, threads: int | None) -> tuple[InputContainer, VideoStream]:
+def _open(
+    path: Path, max_pixels: int, threads: int | None, hardware: bool = False
+) -> tuple[InputContainer, VideoStream]:
     if not path.is_file():
         raise UnsupportedMedia("There is no such file." if not path.exists() else "Not a regular file.")
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS, "max_pixels": str(max_pixels)}
     try:
-        container = av.open(f"file:{path.absolute()}", "r", options=options, metadata_errors="replace")
+        accelerator = HWAccel("cuda", allow_software_fallback=True) if hardware else None
+        container = av.open(
+            f"file:{path.absolute()}", "r", options=options, metadata_errors="replace", hwaccel=accelerator
+        )
     except av.error.PermissionError as error:
         raise UnsupportedMedia("The file may not be read.", "Check its permissions.") from error
     except av.error.FFmpegError as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ from indexer.errors import VideoUndecodable
 from indexer.media.cursor import Cursor
 from indexer.media.decord import read_with_decord, require_decord
 from indexer.media.orientation import jpeg, orientation, upright_rgb
-from indexer.media.pyav import stamp, translated
+from indexer.media.pyav import Source, stamp, translated
 from indexer.records import Frames, MediaInfo, Sampling
 from model.resize import FrameResize
 
@@ -35,13 +36,20 @@ class Reader:
     A request for the frames of the same, unchanged file goes on from the frame that the request before reached. A
     request that fails closes the file.
     decoder: "pyav" or "decord". max_pixels: of one picture, 8K by default. threads: of the codec; None chooses by the
-    size of the picture.
+    size of the picture. hardware: on a CUDA device, where there is one that knows the codec.
     """
 
-    def __init__(self, decoder: Decoder = "pyav", max_pixels: int | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        decoder: Decoder = "pyav",
+        max_pixels: int | None = None,
+        threads: int | None = None,
+        hardware: bool = False,
+    ) -> None:
         self._decoder = decoder
         self._max_pixels = max_pixels
         self._threads = threads
+        self._open_source = partial(Source, hardware=hardware)
         self._open: tuple[Path, tuple[int, int, int], Cursor] | None = None
 
     def probe(self, path: Path) -> MediaInfo:
@@ -123,7 +131,8 @@ class Reader:
                 now = stamp(path) if path.is_file() else None  # what is no file is refused as it is opened
                 if self._open is None or self._open[:2] != (path, now):
                     self.release()
-                    self._open = (path, now or (0, 0, 0), Cursor(path, self._max_pixels, self._threads))
+                    cursor = Cursor(path, self._max_pixels, self._threads, self._open_source)
+                    self._open = (path, now or (0, 0, 0), cursor)
                 yield self._open[2]
             except BaseException:
                 self.release()

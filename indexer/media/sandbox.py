@@ -74,16 +74,24 @@ class DecodeSandbox:
     The child keeps the file open that it was asked for last, and goes on from where it stands when the next frames of
     the same file are asked for; release() closes it.
     threads: of a codec in the child; None chooses by the size of the picture.
+    hardware: decode on a CUDA device where there is one that knows the codec, otherwise as usual. Pixels may differ by
+    rounding from those of the CPU. The child then has no memory limit, because CUDA reserves more address space than
+    any limit that would be of use.
     timeout_s of a verb: less time than the limits allow. Every verb raises what reading.py raises, DecodeTimeout,
     DecodeCrashed, DecodeInterrupted, and SandboxClosed after close().
     """
 
     def __init__(
-        self, decoder: Decoder = "pyav", limits: SandboxLimits | None = None, threads: int | None = None
+        self,
+        decoder: Decoder = "pyav",
+        limits: SandboxLimits | None = None,
+        threads: int | None = None,
+        hardware: bool = False,
     ) -> None:
         self._decoder = decoder
         self._limits = limits or SandboxLimits()
         self._threads = threads
+        self._hardware = hardware
         self._lock = threading.Lock()
         self._child: _Child | None = None
         self._may_hold_file = False
@@ -197,7 +205,7 @@ class DecodeSandbox:
             if self._is_closed:
                 raise _ChildGone("")
             if self._child is None:
-                self._child = _Child(self._limits, self._threads)
+                self._child = _Child(self._limits, self._threads, self._hardware)
                 self._child.wait_ready(time.monotonic() + START_TIMEOUT_S)
             try:
                 self._child.send(line)
@@ -240,7 +248,7 @@ class _ChildGone(Exception):
 class _Child:
     """One child process and the three pipes to it."""
 
-    def __init__(self, limits: SandboxLimits, threads: int | None) -> None:
+    def __init__(self, limits: SandboxLimits, threads: int | None, hardware: bool) -> None:
         root = str(Path(__file__).resolve().parents[2])
         environment = {
             "PYTHONPATH": os.pathsep.join([root, *(p for p in sys.path if p and p != root)]),
@@ -250,9 +258,11 @@ class _Child:
             "LC_ALL": "C.UTF-8",
             "PATH": os.defpath,  # decord asks for it
         }
-        numbers = [str(limits.memory_bytes), str(limits.timeout_s + ALARM_SLACK_S), str(threads or 0)]
+        memory_bytes = 0 if hardware else limits.memory_bytes
+        choices = [str(memory_bytes), str(limits.timeout_s + ALARM_SLACK_S), str(threads or 0)]
+        choices.append("cuda" if hardware else "none")
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-B", "-m", "indexer.media.decode_child", *numbers],
+            [sys.executable, "-P", "-B", "-m", "indexer.media.decode_child", *choices],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

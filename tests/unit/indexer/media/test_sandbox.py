@@ -348,6 +348,14 @@ def test_one_thread_of_a_codec_is_one(tmp_path: Path) -> None:
         assert len(list(tasks.iterdir())) == 2
 
 
+def test_without_a_device_hardware_decoding_is_ordinary_decoding(clip: Path) -> None:
+    """With one it is the same but for rounding."""
+    with DecodeSandbox(hardware=True) as sandbox:
+        assert sandbox.probe(clip) == media.probe(clip)
+        frames = sandbox.read_frames(clip, [0.1, 1.2])
+    assert [read_number(p) for p in frames.pixels] == [2, 30]
+
+
 def test_key_frames_through_the_child(shared_sandbox: DecodeSandbox, tmp_path: Path) -> None:
     path = write_clip(tmp_path / "keys.mp4", numbered_frames(50), 25, gop=10)
     frames = shared_sandbox.read_frames(path, [0.1, 0.3, 1.0], sampling="keyframes")
