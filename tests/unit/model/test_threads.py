@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from model.threads import limit_this_thread, limit_threads
+from model.threads import limit_this_thread, limit_threads, threads_of_this_thread
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,27 @@ def test_a_limit_reaches_a_thread_that_began_before_it() -> None:
     set_meanwhile.set()
     thread.join()
     assert found == [3]
+
+
+def test_a_thread_may_have_a_number_of_its_own() -> None:
+    found: dict[int, tuple[int, int]] = {}
+    all_have_set = threading.Barrier(2)
+
+    def run(count: int) -> None:
+        threads_of_this_thread(count)
+        all_have_set.wait(30)
+        before = torch.get_num_threads()
+        limit_this_thread()
+        found[count] = (before, torch.get_num_threads())
+
+    limit_threads(3)
+    threads = [threading.Thread(target=run, args=(count,)) for count in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {1: (1, 1), 2: (2, 2)}, "neither the others' number nor the limit reaches it"
+    assert torch.get_num_threads() == 3
 
 
 def test_without_a_limit_libraries_choose() -> None:
