@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from model.packed_blocks import Linear, Norm, UnknownParts, blocks_of
 from model.preprocess import Preprocess
+from model.threads import limit_this_thread
 
 ROWS = 600
 """Tokens that go through the blocks together: more leave the cache, fewer read the weights more often."""
@@ -47,8 +48,9 @@ class PackedPictures:
     @torch.inference_mode()
     def __call__(self, frames_NSSC: Tensor) -> Tensor:
         """(N, S, S, 3) uint8 -> (N, D) float32."""
-        num_chunks = -(-len(frames_NSSC) * len(self._start_PD) // self._rows)
-        num_chunks = min(len(frames_NSSC), max(1, num_chunks))
+        limit_this_thread()
+        at_once = self._rows // len(self._start_PD)
+        num_chunks = -(-len(frames_NSSC) // at_once)
         return torch.cat([self._embedded(chunk) for chunk in torch.tensor_split(frames_NSSC, num_chunks)])
 
     def _embedded(self, frames_NSSC: Tensor) -> Tensor:
