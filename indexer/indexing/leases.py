@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 from indexer.catalogue import jobs
 from indexer.catalogue.database import Database
+from indexer.catalogue.rows import Transaction
 from indexer.errors import JobLost
 from indexer.records import Job, JobProgress, JobStage
-from model.errors import VidgrainError
 
 log = logging.getLogger("vidgrain.worker")
 
 
 class CancelRequested(Exception):
-    """A person wants the job to end."""
+    """Somebody asked for the job to be cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Leases:
     ) -> None:
         """Renew the lease of a claimed job from now on.
 
-        progress: where it is. end: called once, from the thread, with JobLost or CancelRequested; the job is then no
+        progress: how far it is. end: called once, from the thread, with JobLost or CancelRequested; the job is then no
         longer held.
         """
         with self._lock:
@@ -62,33 +62,40 @@ class Leases:
     def drop(self, job: Job) -> None:
         """Let a job's lease run out. Harmless when repeated."""
         with self._lock:
-            self._held.pop(job.id, None)
+            if (each := self._held.get(job.id)) is not None and each.job.attempt == job.attempt:
+                del self._held[job.id]
+
+    def renew(self, tx: Transaction) -> list[tuple[_Held, Exception]]:
+        """Renew all leases and store the progress of each job; returns the jobs that must end, and why."""
+        ends: list[tuple[_Held, Exception]] = []
+        for each in self._all():
+            try:
+                if jobs.heartbeat(tx, each.job, self._lease_s, *each.progress()).is_cancel_requested:
+                    ends.append((each, CancelRequested()))
+            except JobLost as error:
+                ends.append((each, error))
+        return ends
+
+    def _all(self) -> list[_Held]:
+        with self._lock:
+            return list(self._held.values())
 
     def _run(self) -> None:
         while not self._is_over.wait(self._beat_s):
-            with self._lock:
-                held = list(self._held.values())
-            if not held:
-                continue
             try:
-                ends = self._renew(held)
-            except VidgrainError as error:  # the next beat may succeed; if none does, the leases run out
-                log.warning("heartbeat_failed", extra={"num_jobs": len(held), "error_message": str(error)})
-                continue
-            for each, reason in ends:
-                with self._lock:
-                    is_held = self._held.pop(each.job.id, None) is not None
-                if is_held:
-                    each.end(reason)
+                self._beat()
+            except Exception as error:  # the next beat may succeed; if none does, the leases run out
+                log.warning("heartbeat_failed", extra={"num_jobs": len(self._all()), "error_message": str(error)})
 
-    def _renew(self, held: list[_Held]) -> list[tuple[_Held, Exception]]:
-        """Renew them in one transaction; returns those that must end, and why."""
-        ends: list[tuple[_Held, Exception]] = []
+    def _beat(self) -> None:
+        if not self._all():
+            return
         with self._database.write() as tx:
-            for each in held:
-                try:
-                    if jobs.heartbeat(tx, each.job, self._lease_s, *each.progress()).is_cancel_requested:
-                        ends.append((each, CancelRequested()))
-                except JobLost as error:
-                    ends.append((each, error))
-        return ends
+            ends = self.renew(tx)
+        for each, reason in ends:
+            with self._lock:
+                is_held = self._held.get(each.job.id) is each
+                if is_held:
+                    del self._held[each.job.id]
+            if is_held:
+                each.end(reason)
