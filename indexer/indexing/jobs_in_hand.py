@@ -30,6 +30,10 @@ class _InHand:
     began_s: float
 
 
+class _MustBeAlone(Exception):
+    """Rolls back the claim of a job that must be alone while others are in work."""
+
+
 class JobsInHand:
     """For the one thread of a worker."""
 
@@ -59,7 +63,8 @@ class JobsInHand:
         self._on_published = on_published
         self._working: dict[VideoTask, _InHand] = {}
         self._unsettled: VideoTask | None = None
-        self._alone: VideoTask | None = None
+        self._is_draining = False
+        """Whether a job that must be alone waits in the queue until no other is in work."""
 
     @property
     def is_empty(self) -> bool:
@@ -69,28 +74,39 @@ class JobsInHand:
     def claim(self) -> None:
         """Take jobs that are due until the hands are full. Raises: CatalogueBusy, StorageFull, CatalogueUnreadable.
 
-        A job in its last attempt is worked on alone. Where a video makes workers die, that attempt is the last for it
-        only; where another was to blame, the job has an attempt of its own.
+        A job in its last attempt is worked on alone, and stays in the queue until no other is in work. Where a video
+        makes workers die, that attempt is the last for it only; where another was to blame, the job has an attempt of
+        its own.
         """
-        while self._alone is None and len(self._working) < self._max_jobs:
+        while self._has_room():
             with self._database.read() as tx:  # an idle worker looks often, and must not queue for the lock of a write
                 if not jobs.has_claimable(tx):
                     return
-            with self._database.write() as tx:
-                job = jobs.claim(tx, self._owner, self._lease_s)
-                video = None if job is None else videos.get(tx, job.video_id)
+            try:
+                with self._database.write() as tx:
+                    self._leases.renew(tx)  # after a pause of the whole machine, own jobs must not look abandoned
+                    job = jobs.claim(tx, self._owner, self._lease_s)
+                    video = None if job is None else videos.get(tx, job.video_id)
+                    if job is not None and self._working and _is_last_attempt(job):
+                        raise _MustBeAlone
+            except _MustBeAlone:
+                self._is_draining = True
+                return
             if job is None or video is None:
                 return
             _log("job_claimed", job)
             task = VideoTask(video)
             self._working[task] = _InHand(job, time.monotonic())
             self._leases.hold(job, task.progress, functools.partial(self._pipeline.fail, task))
-            if 1 < job.max_attempts <= job.attempt:
-                self._alone = task
-            else:
-                self._pipeline.submit(task)
-        if self._alone is not None and len(self._working) == 1 and not self._alone.is_begun:
-            self._pipeline.submit(self._alone)
+            self._pipeline.submit(task)
+
+    def _has_room(self) -> bool:
+        """Whether one more job may be claimed."""
+        if not self._working:
+            self._is_draining = False
+            return True
+        is_alone = any(_is_last_attempt(held.job) for held in self._working.values())
+        return not is_alone and not self._is_draining and len(self._working) < self._max_jobs
 
     def settle_next(self, timeout_s: float) -> Job | None:
         """Wait for a task to end, and write down what became of its job; returns the job as it then is.
@@ -112,17 +128,29 @@ class JobsInHand:
         return after
 
     def give_back(self) -> None:
-        """Queue again the jobs that are still held; their attempts don't count."""
-        for task, held in list(self._working.items()):
-            self._leases.drop(held.job)
-            try:
-                self._write(lambda tx, job=held.job: jobs.release(tx, job))  # type: ignore[misc]
-                _log("job_released", held.job)
-            except JobLost as error:
-                _log("job_lost", held.job, error_message=str(error))
-            except VidgrainError as error:  # the lease will run out
-                _log("job_not_released", held.job, error_message=str(error))
+        """Queue again the jobs that are still held, in one transaction; their attempts don't count."""
+        if not self._working:
+            return
+        held = [held.job for held in self._working.values()]
+        for task in list(self._working):
             self._forget(task)
+        lost: dict[str, JobLost] = {}
+        try:
+            with self._database.write() as tx:
+                for job in held:
+                    try:
+                        jobs.release(tx, job)
+                    except JobLost as error:
+                        lost[job.id] = error
+        except VidgrainError as error:  # the leases will run out
+            for job in held:
+                _log("job_not_released", job, error_message=str(error))
+            return
+        for job in held:
+            if job.id in lost:
+                _log("job_lost", job, error_message=str(lost[job.id]))
+            else:
+                _log("job_released", job)
 
     def _settle(self, job: Job, task: VideoTask) -> None:
         try:
@@ -159,8 +187,10 @@ class JobsInHand:
     def _forget(self, task: VideoTask) -> None:
         self._leases.drop(self._working.pop(task).job)
         self._unsettled = None
-        if self._alone is task:
-            self._alone = None
+
+
+def _is_last_attempt(job: Job) -> bool:
+    return 1 < job.max_attempts <= job.attempt
 
 
 def _reason(error: Exception) -> str:

@@ -95,7 +95,6 @@ class Pipeline:
 
     def submit(self, task: VideoTask) -> None:
         """Begin to work on a video; returns at once."""
-        task.is_begun = True
         self._stretches.add(task)
 
     def fail(self, task: VideoTask, error: BaseException) -> None:

@@ -34,8 +34,6 @@ class VideoTask:
         """Its segments in order of time; empty until it was probed."""
         self.content: ContentCheck | None = None
         """The check of its file; None until it was opened."""
-        self.is_begun = False
-        """Whether a pipeline has it."""
         self.error: BaseException | None = None
         """Why it has no features, once it has ended."""
         self._lock = threading.Lock()
