@@ -1,7 +1,8 @@
 """What is to be read: stretches of videos, handed to readers. It knows no file and no frame.
 
 A file is one stretch, read forwards by one reader. A reader that finds no other file takes the later half of what is
-left of one, so that a single long video keeps every reader at work.
+left of one, so that a single long video keeps every reader at work. As soon as another file waits, it leaves what it has
+not read yet to the others that read the same video, so that no file waits for a long one to end.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class StretchQueue:
         self._changed = threading.Condition()
         self._files: deque[Stretch] = deque()
         self._in_work: list[Stretch] = []
+        self._left: list[Stretch] = []
+        """Left by a reader to the others that read the same video."""
         self._is_closed = False
 
     def add(self, task: VideoTask) -> None:
@@ -59,13 +62,13 @@ class StretchQueue:
     def take(self, patience_s: float | None = None) -> Stretch | None:
         """The next stretch for a reader, which calls `finish` after it; waits for one, but no longer than patience_s.
 
-        None if there was none in time, or the queue is closed.
+        New files come first. None if there was none in time, or the queue is closed.
         """
         found: list[Stretch] = []
 
         def find() -> bool:
             if not self._is_closed:
-                stretch = self._files.popleft() if self._files else self._half()
+                stretch = self._files.popleft() if self._files else self._take_left() or self._half()
                 found.extend([] if stretch is None else [stretch])
             return bool(found) or self._is_closed
 
@@ -75,7 +78,7 @@ class StretchQueue:
             return found[0] if found else None
 
     def plan(self, stretch: Stretch, num_segments: int) -> None:
-        """The video of this stretch has so many segments: all are its own, and may be shared from now on."""
+        """Set how many segments the video has: all belong to this stretch, and may be shared from now on."""
         with self._changed:
             stretch.stop = num_segments
             self._changed.notify_all()
@@ -83,7 +86,13 @@ class StretchQueue:
     def step(self, stretch: Stretch) -> int | None:
         """The position of the segment to be read now; None at the end of the stretch, or if the video needs no more."""
         with self._changed:
-            if self._is_closed or stretch.task.is_over or not stretch.num_left:
+            if self._is_closed or stretch.task.is_over:
+                return None
+            if not stretch.num_left:
+                self._take_up(stretch)
+            elif self._files and self._is_shared(stretch):
+                self._leave(stretch)
+            if not stretch.num_left:
                 return None
             stretch.next += 1
             return stretch.next - 1
@@ -104,8 +113,29 @@ class StretchQueue:
             self._is_closed = True
             self._changed.notify_all()
 
+    def _is_shared(self, stretch: Stretch) -> bool:
+        """Whether another reader will go on reading the same video."""
+        return any(s.task is stretch.task and s is not stretch and s.num_left for s in self._in_work)
+
+    def _leave(self, stretch: Stretch) -> None:
+        self._left.append(Stretch(stretch.task, stretch.next, stretch.stop))
+        stretch.stop = stretch.next
+
+    def _take_up(self, stretch: Stretch) -> None:
+        """Go on with what another reader has left of the same video."""
+        for left in self._left:
+            if left.task is stretch.task:
+                self._left.remove(left)
+                stretch.next, stretch.stop = left.next, left.stop
+                return
+
+    def _take_left(self) -> Stretch | None:
+        """What a reader has left, the oldest first; nothing of a video that is over."""
+        self._left = [left for left in self._left if not left.task.is_over]
+        return self._left.pop(0) if self._left else None
+
     def _half(self) -> Stretch | None:
-        """The later half of the stretch of which most is left."""
+        """The later half of what is left of the longest stretch."""
         shared = max((s for s in self._in_work if s.can_share), key=lambda s: s.num_left, default=None)
         if shared is None or shared.stop is None:
             return None
