@@ -29,7 +29,7 @@ class SegmentQueue:
     """Thread-safe. Room is reserved before a segment is read, and returned once it is encoded or dropped."""
 
     def __init__(self, max_bytes: int) -> None:
-        """max_bytes: pixels that are being read, wait and are being encoded; one segment always fits."""
+        """max_bytes: of pixels being read, waiting and being encoded; one segment always fits."""
         self._max_bytes = max_bytes
         self._held_bytes = 0
         self._waiting: deque[ReadSegment] = deque()
@@ -37,7 +37,7 @@ class SegmentQueue:
         self._is_closed = False
 
     def reserve(self, task: VideoTask, num_bytes: int) -> bool:
-        """Wait for room; False if the video needs no more or the queue was closed. Then nothing is reserved."""
+        """Wait for room. False, with nothing reserved, if the video needs no more or the queue was closed."""
 
         def may_go_on() -> bool:
             is_over = self._is_closed or task.is_over
@@ -57,15 +57,23 @@ class SegmentQueue:
             self._changed.notify_all()
 
     def take(self, max_segments: int) -> list[ReadSegment]:
-        """The oldest segments, as many as wait but at most so many; waits for one. Empty once closed.
+        """The oldest segments, as many as wait, up to max_segments; waits for one. Empty once closed.
 
-        The caller returns their bytes.
+        They take up at most half of the room, so that reading goes on while they are encoded. The caller returns their
+        bytes.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
             if self._is_closed:
                 return []
-            return [self._waiting.popleft() for _ in range(min(max_segments, len(self._waiting)))]
+            taken = [self._waiting.popleft()]
+            num_bytes = taken[0].num_bytes
+            while self._waiting and len(taken) < max_segments:
+                num_bytes += self._waiting[0].num_bytes
+                if num_bytes > self._max_bytes // 2:
+                    break
+                taken.append(self._waiting.popleft())
+            return taken
 
     def release(self, num_bytes: int) -> None:
         """Return room."""
@@ -74,7 +82,7 @@ class SegmentQueue:
             self._changed.notify_all()
 
     def drop(self, task: VideoTask) -> None:
-        """Drop what waits of a video that is over, and wake who waits to read more of it."""
+        """Drop the waiting segments of a video that is over, and wake the readers that wait to read more of it."""
         with self._changed:
             kept = deque(segment for segment in self._waiting if segment.task is not task)
             self._held_bytes -= sum(s.num_bytes for s in self._waiting) - sum(s.num_bytes for s in kept)
@@ -82,7 +90,7 @@ class SegmentQueue:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Wake everyone; nothing is read or encoded any more."""
+        """Wake every waiting thread; nothing more is read or encoded."""
         with self._changed:
             self._is_closed = True
             self._waiting.clear()
