@@ -1,4 +1,4 @@
-"""Whether a file still holds what was added: by its size and time of change, and by its hash where those don't tell."""
+"""Whether a file still holds what was added: by its size and time of change, and by its hash where needed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ ADD_AGAIN = "Add the file again: its new content is another video."
 
 
 class ContentCheck:
-    """The file of one video, looked at before and after it is read. Thread-safe.
+    """Checks one video's file before and after it is read. Thread-safe.
 
-    Raises from the start: FileMissing, FileChanged if the size is another.
+    Making one raises FileMissing, and FileChanged if the size differs.
     """
 
     def __init__(self, video: Video) -> None:
@@ -32,7 +32,7 @@ class ContentCheck:
 
     @property
     def needs_hash(self) -> bool:
-        """Whether only its hash can tell: its time of change isn't the one that it had when it was hashed."""
+        """Whether the file must be hashed: its time of change differs from the one recorded when it was added."""
         return self._needs_hash
 
     @property
@@ -40,11 +40,11 @@ class ContentCheck:
         """Whether the file is known to hold what was added, without reading it."""
         try:
             return not self._needs_hash and self._stamp() == self._before
-        except FileMissing:
+        except (FileMissing, OSError):  # look_again reports it
             return False
 
     def compare_hash(self) -> None:
-        """Read the whole file, unless that was done before. Raises: FileMissing, FileChanged."""
+        """Hash the whole file, unless its hash is known to be right. Raises: FileMissing, FileChanged, OSError."""
         with self._lock:
             if self._needs_hash and self._is_other():
                 raise FileChanged(
@@ -53,9 +53,9 @@ class ContentCheck:
             self._needs_hash = False
 
     def look_again(self) -> None:
-        """After the file was read: it is what was added, and nothing was written to it meanwhile.
+        """After the file was read: check that it is what was added, and that nothing was written to it meanwhile.
 
-        Raises: FileMissing, FileChanged.
+        Raises: FileMissing, FileChanged, OSError.
         """
         self.compare_hash()
         if self._stamp() != self._before and self._is_other():
@@ -64,7 +64,8 @@ class ContentCheck:
             )
 
     def _is_other(self) -> bool:
-        return digest(self._video.path) != (self._video.sha256, self._video.size_bytes)
+        size_bytes, _, _ = self._stamp()  # first, because an empty file has no digest
+        return size_bytes != self._video.size_bytes or digest(self._video.path)[0] != self._video.sha256
 
     def _stamp(self) -> tuple[int, int, int]:
         """Size, time of change and identity of the file."""

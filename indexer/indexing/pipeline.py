@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from indexer import defaults, machine
-from indexer.errors import MediaError
+from indexer.errors import FileChanged, FileMissing, MediaError
 from indexer.indexing.content import ContentCheck
 from indexer.indexing.core_share import CoreShare
 from indexer.indexing.encoders import Encoders
@@ -123,8 +123,11 @@ class Pipeline:
         self._hashing(compare)
 
     def _conclude(self, task: VideoTask) -> None:
-        """Give a task back, after the last check of its file: other content than what was added has no features."""
-        content = task.content
+        """Give a task back, after the last check of its file: other content than what was added has no features.
+
+        Media errors are checked too: they may be the fault of other content.
+        """
+        content, error = task.content, task.error
 
         def conclude() -> None:
             try:
@@ -134,11 +137,11 @@ class Pipeline:
                 task.spoil(error)
             self._ended.put(task)
 
-        is_final = task.error is not None and not isinstance(task.error, MediaError)
-        if content is None or is_final or (task.error is None and content.is_unchanged):
-            self._ended.put(task)
-        else:
+        is_to_check = isinstance(error, MediaError) and not isinstance(error, FileChanged | FileMissing)
+        if content is not None and (is_to_check or (error is None and not content.is_unchanged)):
             self._hashing(conclude)
+        else:
+            self._ended.put(task)
 
     def _hashing(self, work: Callable[[], None]) -> None:
         """Do what may read a whole file in a thread of its own: a slow disk holds up this file only."""

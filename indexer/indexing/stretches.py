@@ -1,8 +1,8 @@
 """What is to be read: stretches of videos, handed to readers. It knows no file and no frame.
 
 A file is one stretch, read forwards by one reader. A reader that finds no other file takes the later half of what is
-left of one, so that a single long video keeps every reader at work. As soon as another file waits, it leaves what it has
-not read yet to the others that read the same video, so that no file waits for a long one to end.
+left of one, so that a single long video keeps every reader at work. As soon as another file waits, it leaves what it
+has not read yet to the others that read the same video, so that no file waits for a long one to end.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -360,3 +361,98 @@ def test_frames_resized_in_the_child_give_the_same_features(
         assert segment.times_s == same.times_s
         np.testing.assert_array_equal(segment.pooled, same.pooled)
         np.testing.assert_array_equal(segment.frames, same.frames)
+
+
+def unreadable_stat(path: Path) -> Path:
+    """A path whose file system answers until `is_broken` is set."""
+
+    class Failing(type(path)):  # type: ignore[misc]
+        is_broken = False
+
+        def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+            if Failing.is_broken:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().stat(follow_symlinks=follow_symlinks)
+
+    return Failing(path)
+
+
+def test_a_file_system_that_fails_ends_the_video_and_no_thread(tmp_path: Path) -> None:
+    path = unreadable_stat(write_fake_video(tmp_path / "v", 2.0, "red"))
+    video = replace(video_at(path), mtime_ns=path.stat().st_mtime_ns)
+
+    class Failing(FakeModel):
+        def encode_video(self, segments: Sequence[Pixels]) -> VideoFeatures:
+            type(path).is_broken = True  # type: ignore[attr-defined]
+            return super().encode_video(segments)
+
+    with Pipeline([FakeSandbox()], Failing(), CONFIG) as pipeline:
+        pipeline.submit(VideoTask(video))
+        (task,) = ended(pipeline, 1)
+        pipeline.submit(VideoTask(video_at(write_fake_video(tmp_path / "other", 2.0, "blue"))))
+        (other,) = ended(pipeline, 1)
+    with pytest.raises(OSError, match="Input/output error"):
+        task.result()
+    assert len(other.result().segments) == 1
+
+
+def test_a_file_that_is_emptied_while_it_is_read_has_changed(tmp_path: Path) -> None:
+    """Its content is another one, which says nothing about the one that was added."""
+    path = write_fake_video(tmp_path / "v", 10.0, "red")
+
+    class Emptying(FakeSandbox):
+        def read_frames(self, path: Path, instants_s: Sequence[float], *given: Any, **named: Any) -> Frames:
+            frames = super().read_frames(path, instants_s, *given, **named)
+            if instants_s[-1] > 9:
+                path.write_bytes(b"")
+            return frames
+
+    with pytest.raises(FileChanged, match="while it was read"):
+        index(replace(video_at(path), mtime_ns=path.stat().st_mtime_ns), Emptying())
+
+
+def test_a_batch_leaves_room_to_read_on(tmp_path: Path) -> None:
+    """While one batch is encoded, the next is read, however large batches may be."""
+    model, sandbox = GatedModel(), FakeSandbox()
+    segment_bytes = 32 * 32 * 3 * 4
+    config = PipelineConfig(2.0, batch_segments=100, frame_bytes=4 * segment_bytes, num_cores=1)
+    with Pipeline([sandbox], model, config) as pipeline:
+        first = VideoTask(video_at(write_fake_video(tmp_path / "a", 2.0, "red")))
+        pipeline.submit(first)
+        assert model.called.wait(WAIT_S)
+        pipeline.submit(VideoTask(video_at(write_fake_video(tmp_path / "b", 40.0, "red"))))
+        wait_until(lambda: sandbox.calls.count("read_frames") == 4)
+        model.gate.set()
+        ended(pipeline, 2)
+    assert max(model.sizes) == 2
+
+
+def test_a_new_file_waits_for_no_reader_of_a_long_one(tmp_path: Path) -> None:
+    """Two readers share a long video; one of them leaves its part to the other as soon as a file waits."""
+    gate = threading.Event()
+    read_before: list[int] = []
+
+    class Indexed(FakeSandbox):
+        def probe(self, path: Path) -> MediaInfo:
+            if path.name == "short":
+                read_before.append(sum(source.calls.count("read_frames") for source in sources))
+            return replace(super().probe(path), container="mp4")
+
+        def read_frames(self, path: Path, instants_s: Sequence[float], *given: Any, **named: Any) -> Frames:
+            frames = super().read_frames(path, instants_s, *given, **named)
+            if path.name == "long":
+                assert gate.wait(WAIT_S)
+            return frames
+
+    sources = [Indexed(), Indexed()]
+    with Pipeline(sources, FakeModel(), CONFIG) as pipeline:
+        long = VideoTask(video_at(write_fake_video(tmp_path / "long", 4000.0, "red")))
+        short = VideoTask(video_at(write_fake_video(tmp_path / "short", 4.0, "blue")))
+        pipeline.submit(long)
+        wait_until(lambda: all("read_frames" in source.calls for source in sources))
+        pipeline.submit(short)
+        gate.set()
+        assert ended(pipeline, 2) == [short, long]
+    assert read_before[0] < 500
+    assert sum(source.calls.count("read_frames") for source in sources) == 2000 + 2
+    assert len(long.result().segments) == 2000
