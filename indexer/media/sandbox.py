@@ -46,7 +46,6 @@ from model.resize import FrameResize
 if TYPE_CHECKING:
     from indexer.media.reading import Decoder
 
-START_TIMEOUT_S = 60.0
 RELEASE_TIMEOUT_S = 5.0
 ALARM_SLACK_S = 10.0
 MAX_HEADER_BYTES = 2**20
@@ -66,6 +65,8 @@ class SandboxLimits:
     """Seconds of one request, without the child's start."""
     memory_bytes: int = defaults.DECODE_MEMORY_BYTES
     """The child's whole address space."""
+    start_s: float = 60.0
+    """Seconds that the child may take to start, which depend on the machine and not on the file."""
 
 
 class DecodeSandbox:
@@ -205,8 +206,7 @@ class DecodeSandbox:
             if self._is_closed:
                 raise _ChildGone("")
             if self._child is None:
-                self._child = _Child(self._limits, self._threads, self._hardware)
-                self._child.wait_ready(time.monotonic() + START_TIMEOUT_S)
+                self._start()
             try:
                 self._child.send(line)
                 return self._child
@@ -215,6 +215,18 @@ class DecodeSandbox:
                     raise _ChildGone("") from error
                 self._drop()
         raise AssertionError("unreachable")
+
+    def _start(self) -> None:
+        self._child = child = _Child(self._limits, self._threads, self._hardware)
+        if self._is_closed:  # close() may have looked for a child just before there was one
+            raise _ChildGone("")
+        try:
+            child.wait_ready(time.monotonic() + self._limits.start_s)
+        except TimeoutError as error:
+            raise DecodeInterrupted(
+                f"The decoder didn't start within {self._limits.start_s:g} s.",
+                "Try again; if it happens often, the machine has too much to do.",
+            ) from error
 
     def _drop(self) -> int | None:
         child, self._child = self._child, None

@@ -368,3 +368,27 @@ def _holds(sandbox: DecodeSandbox, path: Path) -> bool:
     if not folder.is_dir():
         pytest.skip("no /proc here")
     return any(link.resolve() == path.resolve() for link in folder.iterdir())
+
+
+def test_a_child_that_starts_too_slowly_says_nothing_about_the_file(clip: Path) -> None:
+    with DecodeSandbox(limits=SandboxLimits(start_s=0.0)) as sandbox:
+        with pytest.raises(DecodeInterrupted, match="didn't start within 0 s"):
+            sandbox.probe(clip)
+        assert sandbox.child_pid is None
+
+
+def test_closing_while_a_child_starts_ends_it(clip: Path) -> None:
+    """close() is called between the look for a child and the child."""
+
+    class Closed(DecodeSandbox):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "_child" and value is not None and not self._is_closed:
+                self._is_closed = True  # what close() does first
+                assert self._child is None
+            super().__setattr__(name, value)
+
+    sandbox = Closed()
+    with pytest.raises(SandboxClosed):
+        sandbox.probe(clip)
+    assert sandbox.child_pid is None
+    sandbox.close()
