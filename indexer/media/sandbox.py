@@ -205,18 +205,17 @@ class DecodeSandbox:
         for is_last_try in (False, True):
             if self._is_closed:
                 raise _ChildGone("")
-            if self._child is None:
-                self._start()
+            child = self._child or self._start()
             try:
-                self._child.send(line)
-                return self._child
+                child.send(line)
+                return child
             except BrokenPipeError as error:
                 if is_last_try:
                     raise _ChildGone("") from error
                 self._drop()
         raise AssertionError("unreachable")
 
-    def _start(self) -> None:
+    def _start(self) -> _Child:
         self._child = child = _Child(self._limits, self._threads, self._hardware)
         if self._is_closed:  # close() may have looked for a child just before there was one
             raise _ChildGone("")
@@ -227,6 +226,7 @@ class DecodeSandbox:
                 f"The decoder didn't start within {self._limits.start_s:g} s.",
                 "Try again; if it happens often, the machine has too much to do.",
             ) from error
+        return child
 
     def _drop(self) -> int | None:
         child, self._child = self._child, None
