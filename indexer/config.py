@@ -50,11 +50,11 @@ class IndexConfig:
     lease_s: float = defaults.LEASE_S
     """Silence after which a job is taken from its worker."""
     heartbeat_s: float = defaults.HEARTBEAT_S
-    """How often a worker renews its leases and stores its progress."""
+    """How often a worker renews its leases and stores its progress; more often where leases are short."""
     poll_s: float = 0.5
     """Pause of an idle worker."""
     worker_decoders: int | None = None
-    """Decoding processes of an indexing worker; None for one for each core, as far as memory allows."""
+    """Decoding processes of an indexing worker; None for one for each of its cores, as far as memory allows."""
     worker_cores: int | None = None
     """Cores that a worker's encoding and decoding share; None for those that it may run on."""
     batch_segments: int | None = None
@@ -90,10 +90,11 @@ class IndexConfig:
     def worker_children(self) -> list[DecodeSandbox]:
         """Decode children for an indexing worker, which start when they are needed.
 
-        As many as there are cores, but no more than half of the memory can hold at their limit. A codec takes one
+        As many as the worker has cores, but no more than half of the memory can hold at their limit. A codec takes one
         thread: several files side by side cost less than one file by several threads.
         """
-        num = self.worker_decoders or max(1, min(num_cores(), memory_bytes() // 2 // self.decode_memory_bytes))
+        cores = self.worker_cores or num_cores()
+        num = self.worker_decoders or max(1, min(cores, memory_bytes() // 2 // self.decode_memory_bytes))
         return [DecodeSandbox(self.decoder, self.sandbox_limits(), threads=1) for _ in range(num)]
 
     def worker(self) -> WorkerConfig:
@@ -105,4 +106,5 @@ class IndexConfig:
             batch_segments=self.batch_segments,
             num_cores=self.worker_cores,
         )
-        return WorkerConfig(lease_s=self.lease_s, heartbeat_s=self.heartbeat_s, poll_s=self.poll_s, pipeline=pipeline)
+        heartbeat_s = min(self.heartbeat_s, self.lease_s / defaults.HEARTBEATS_PER_LEASE)
+        return WorkerConfig(lease_s=self.lease_s, heartbeat_s=heartbeat_s, poll_s=self.poll_s, pipeline=pipeline)
