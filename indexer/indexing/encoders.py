@@ -1,8 +1,8 @@
 """Encoders: threads that take read segments, of several videos at once, and turn them into features.
 
-On a CPU each core has one, whose calls take one thread each; a call that takes long takes the cores that are idle too.
-A GPU has one encoder alone. The features leave the model as float32 tensors and this file as float16 arrays. It knows
-no file and no job.
+On a CPU each core has one, whose calls take one thread each; where a call takes long it uses the idle cores too. A GPU
+has a single encoder. The features leave the model as float32 tensors and this file as float16 arrays. It knows no file
+and no job.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from model.types import VideoTextModel
 log = logging.getLogger("vidgrain.worker")
 
 LONG_CALL_S = 1.0
-"""How long one segment takes one core for several cores to be worth it: the threads of a call wait for one another, and
-for long where other programs have the cores."""
+"""How long a segment must take one core for several cores to be worth it: the threads of a call wait for one another,
+and long where other programs use the cores."""
 
 
 class Encoders:
@@ -44,7 +44,7 @@ class Encoders:
     ) -> None:
         """fail: called with a task and what went wrong. ended: called with a task whose last segment is encoded.
 
-        num_threads: calls of the model at the same time. batch_segments: segments of one call at most.
+        num_threads: calls of the model at the same time. batch_segments: the most segments of one call.
         """
         self._model = model
         self._segments = segments
@@ -53,6 +53,7 @@ class Encoders:
         self._ended = ended
         self._batch_segments = batch_segments
         self._segment_s = 0.0
+        """Seconds for which a segment takes one core, at most: those of the last call, times its threads."""
         self._threads = [
             threading.Thread(target=self._encode, name=f"encoder-{n}", daemon=True) for n in range(num_threads)
         ]
@@ -82,7 +83,7 @@ class Encoders:
         try:
             with self._cores.taken() as num_threads:
                 features = self._timed(plans, [segment.frames for segment in batch], num_threads)
-        except BaseException as error:  # a thread that died would leave the rest waiting
+        except BaseException as error:  # a dead thread would leave the rest waiting
             if len(batch) == 1:
                 self._fail(batch[0].task, error)
                 return
@@ -99,8 +100,7 @@ class Encoders:
         threads_of_this_thread(num_threads)
         began_s = time.perf_counter()
         features = encode(plans, frames, self._model)
-        if num_threads == 1:
-            self._segment_s = (time.perf_counter() - began_s) / len(plans)
+        self._segment_s = num_threads * (time.perf_counter() - began_s) / len(plans)
         return features
 
 
