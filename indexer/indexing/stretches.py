@@ -68,7 +68,7 @@ class StretchQueue:
 
         def find() -> bool:
             if not self._is_closed:
-                stretch = self._files.popleft() if self._files else self._take_left() or self._half()
+                stretch = self._take_file() or self._take_left() or self._half()
                 found.extend([] if stretch is None else [stretch])
             return bool(found) or self._is_closed
 
@@ -112,6 +112,14 @@ class StretchQueue:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
+
+    def _take_file(self) -> Stretch | None:
+        """The oldest file; none of a video that is over."""
+        while self._files:
+            stretch = self._files.popleft()
+            if not stretch.task.is_over:
+                return stretch
+        return None
 
     def _is_shared(self, stretch: Stretch) -> bool:
         """Whether another reader will go on reading the same video."""

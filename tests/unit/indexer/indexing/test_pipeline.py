@@ -456,3 +456,17 @@ def test_a_new_file_waits_for_no_reader_of_a_long_one(tmp_path: Path) -> None:
     assert read_before[0] < 500
     assert sum(source.calls.count("read_frames") for source in sources) == 2000 + 2
     assert len(long.result().segments) == 2000
+
+
+def test_a_video_that_ends_before_it_is_opened_is_never_read(tmp_path: Path) -> None:
+    model, sandbox = GatedModel(), FakeSandbox()
+    config = PipelineConfig(2.0, frame_bytes=1, num_cores=1)
+    with Pipeline([sandbox], model, config) as pipeline:
+        tasks = [VideoTask(video_at(write_fake_video(tmp_path / name, 4.0, "red"))) for name in "abc"]
+        for task in tasks:
+            pipeline.submit(task)
+        assert model.called.wait(WAIT_S)
+        pipeline.fail(tasks[1], RuntimeError("cancelled"))
+        model.gate.set()
+        assert ended(pipeline, 3) == [tasks[1], tasks[0], tasks[2]]
+    assert sandbox.calls.count("probe") == 2
