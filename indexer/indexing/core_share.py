@@ -1,4 +1,4 @@
-"""How many threads one call may take: the cores that there are, divided by the calls that are at work."""
+"""How many threads one call may take: the number of cores divided by the calls in progress."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CoreShare:
 
     @contextmanager
     def taken(self) -> Iterator[int]:
-        """At work while the block runs; gives the number of threads that are this call's share, at least one."""
+        """Count a call as in progress while the block runs; gives its share of threads, at least one."""
         with self._lock:
             self._num_busy += 1
             share = max(1, self.num_cores // self._num_busy)

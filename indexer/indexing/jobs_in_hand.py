@@ -1,4 +1,4 @@
-"""The jobs that a worker holds: claimed, given to the pipeline, and brought to an end in the catalogue, whatever it is.
+"""The jobs that a worker holds: claimed, given to the pipeline, and settled in the catalogue, however they end.
 
 It knows jobs and tasks; it knows no decoder and no model.
 """
@@ -35,7 +35,7 @@ class _MustBeAlone(Exception):
 
 
 class JobsInHand:
-    """For the one thread of a worker."""
+    """Used by the one thread of a worker."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class JobsInHand:
         return not is_alone and not self._is_draining and len(self._working) < self._max_jobs
 
     def settle_next(self, timeout_s: float) -> Job | None:
-        """Wait for a task to end, and write down what became of its job; returns the job as it then is.
+        """Wait for a task to end, and record what became of its job; returns the job as it then is.
 
         None if nothing has ended in time. Raises: CatalogueBusy (the next call tries again), CatalogueUnreadable.
         """

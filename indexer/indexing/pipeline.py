@@ -94,7 +94,7 @@ class Pipeline:
         self._hashers.shutdown(cancel_futures=True)
 
     def submit(self, task: VideoTask) -> None:
-        """Begin to work on a video; returns at once."""
+        """Start work on a video; returns at once."""
         self._stretches.add(task)
 
     def fail(self, task: VideoTask, error: BaseException) -> None:
@@ -104,7 +104,7 @@ class Pipeline:
             self._conclude(task)
 
     def next_ended(self, timeout_s: float) -> VideoTask | None:
-        """A task that has ended, whole or with an error; None if none has within so many seconds."""
+        """A task that has ended, with its features or an error; None if none ends within timeout_s."""
         try:
             return self._ended.get(timeout=timeout_s)
         except queue.Empty:
@@ -144,7 +144,7 @@ class Pipeline:
             self._ended.put(task)
 
     def _hashing(self, work: Callable[[], None]) -> None:
-        """Do what may read a whole file in a thread of its own: a slow disk holds up this file only."""
+        """Run work that may read a whole file in a thread of its own: a slow disk holds up this file only."""
         with suppress(RuntimeError):  # the pipeline is being closed
             self._hashers.submit(work)
 

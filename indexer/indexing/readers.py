@@ -1,6 +1,6 @@
 """Readers: a thread for each decode child, which opens files, plans their segments and reads their frames in order.
 
-It knows no model but the size that it takes, and no job.
+Of the model it knows only what happens to frames first; it knows no job.
 """
 
 from __future__ import annotations
@@ -84,14 +84,14 @@ class Readers:
                     self._open(source, stretch)
                 while (position := self._stretches.step(stretch)) is not None:
                     self._read_segment(source, stretch.task, position)
-            except BaseException as error:  # a thread that died would leave the rest waiting
+            except BaseException as error:  # a dead thread would leave the rest waiting
                 self._fail(stretch.task, error)
             finally:
                 self._stretches.finish(stretch)
                 source.release()
 
     def _next(self, source: ReleasableSource) -> Stretch | None:
-        """The next stretch; a source that gets none for a while takes no memory until it does."""
+        """The next stretch. A source that waits for long gives its memory back until there is one."""
         stretch = self._stretches.take(REST_AFTER_S)
         if stretch is None and not self._stretches.is_closed:
             source.rest()

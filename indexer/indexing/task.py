@@ -24,7 +24,7 @@ class IndexedVideo:
 
 
 class VideoTask:
-    """A video from the moment that it is given to a Pipeline until it comes back, whole or with an error."""
+    """A video from the moment that it is given to a Pipeline until it comes back, with features or an error."""
 
     def __init__(self, video: Video) -> None:
         self.video = video

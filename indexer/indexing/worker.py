@@ -1,8 +1,8 @@
 """The worker: takes jobs, several at a time, holds their leases and publishes what the pipeline makes of their videos.
 
-A job is held by a lease that a thread renews. A worker that loses it drops the work, for the catalogue accepts results
-from the holder only. Media errors are final; all others are tried again with growing pauses. It knows no decoder and
-no vectors.
+A job is held by a lease that a thread renews. A worker that loses it drops the work, because the catalogue accepts
+results from the holder only. Media errors are final; all others are tried again with growing pauses. It knows no
+decoder and no vectors.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Worker:
 
     @contextmanager
     def _hands(self, max_jobs: int) -> Iterator[JobsInHand]:
-        """Everything at work while the block runs; then the jobs still in hand are given back."""
+        """Everything that works, while the block runs; the jobs still in hand are given back at its end."""
         config = self._config
         with (
             Pipeline(self._sources, self._model, config.pipeline) as pipeline,

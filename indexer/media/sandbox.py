@@ -1,9 +1,10 @@
 """Decoding in a child process that can be killed: the verbs of reading.py under a time limit and a memory limit.
 
-A hostile or broken file may hang, crash or swell its decoder; here that costs a child, and the caller gets one clear
-error. A crash is tried once more in a fresh child, for it may be the fault of the file before; a child that was killed
-from outside says nothing about the file. Children are started when they are needed, with an environment of their own
-(no secrets). They are plain programs (decode_child.py) over pipes, which works from threads and under any start method.
+A hostile or broken file may make its decoder hang, crash or swell; here that costs a child, and the caller gets one
+clear error. A crash is tried once more in a fresh child, because the file before may be at fault; a child that was
+killed from outside says nothing about the file. Children are started when they are needed, with an environment of their
+own (no secrets). They are plain programs (decode_child.py) over pipes, which works from threads and under any start
+method.
 
 This file knows no decoder.
 """
@@ -72,8 +73,8 @@ class SandboxLimits:
 class DecodeSandbox:
     """probe, read_frames and thumbnail in a child; one request at a time, from any thread.
 
-    The child keeps the file open that it was asked for last, and goes on from where it stands when the next frames of
-    the same file are asked for; release() closes it.
+    The child keeps its last file open, and goes on from where it stands when more frames of the same file are
+    requested; release() closes it.
     threads: of a codec in the child; None chooses by the size of the picture.
     hardware: decode on a CUDA device where there is one that knows the codec, otherwise as usual. Pixels may differ by
     rounding from those of the CPU. The child then has no memory limit, because CUDA reserves more address space than
