@@ -73,7 +73,9 @@ class Encoders:
             try:
                 self._encode_batch([segment for segment in batch if not segment.task.is_over])
             finally:
-                self._segments.release(sum(segment.num_bytes for segment in batch))
+                num_bytes = sum(segment.num_bytes for segment in batch)
+                batch.clear()  # otherwise the frames would stay in memory while this thread waits
+                self._segments.release(num_bytes)
 
     def _encode_batch(self, batch: Sequence[ReadSegment]) -> None:
         """Where a batch fails, each of its segments is tried alone: only the video at fault fails."""
