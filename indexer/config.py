@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from indexer import defaults
 from indexer.indexing.pipeline import PipelineConfig
@@ -17,6 +18,8 @@ from model.kernels.block import Store
 if TYPE_CHECKING:
     from indexer.media.reading import Decoder  # the decoders themselves are loaded in the sandbox's process only
 
+DecodeDevice = Literal["cpu", "cuda"]
+
 CLIPS_WAITING = 4
 """Clip queries that may wait for a decode child."""
 
@@ -29,6 +32,10 @@ class IndexConfig:
     """The library that decodes."""
     sampling: Sampling = "exact"
     """Which frames indexing reads."""
+    decode_device: DecodeDevice = "cpu"
+    """Where an indexing worker decodes."""
+    device_environment: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables by which a decoding process finds that device."""
     decode_timeout_s: float = defaults.DECODE_TIMEOUT_S
     """Longest decoding request."""
     decode_memory_bytes: int = defaults.DECODE_MEMORY_BYTES
@@ -95,7 +102,12 @@ class IndexConfig:
         """
         cores = self.worker_cores or num_cores()
         num = self.worker_decoders or max(1, min(cores, memory_bytes() // 2 // self.decode_memory_bytes))
-        return [DecodeSandbox(self.decoder, self.sandbox_limits(), threads=1) for _ in range(num)]
+        is_cuda = self.decode_device == "cuda"
+        environment = self.device_environment if is_cuda else None
+        return [
+            DecodeSandbox(self.decoder, self.sandbox_limits(), threads=1, hardware=is_cuda, environment=environment)
+            for _ in range(num)
+        ]
 
     def worker(self) -> WorkerConfig:
         """How this index's workers work."""

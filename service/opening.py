@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from indexer.config import IndexConfig
-from indexer.defaults import HEARTBEAT_S, HEARTBEATS_PER_LEASE
 from indexer.index import VideoIndex
 from model.importing import collector_paused
 from model.threads import SERVING_THREADS
+from service.settings import device_environment
 
 if TYPE_CHECKING:
     from model.types import ModelSpec, VideoTextModel
@@ -40,6 +40,8 @@ def index_config(settings: Settings) -> IndexConfig:
     return IndexConfig(
         decoder=settings.decoder,
         sampling=settings.sampling,
+        decode_device=settings.decode_device,
+        device_environment=device_environment(),
         decode_timeout_s=settings.decode_timeout_s,
         decode_memory_bytes=settings.decode_memory_bytes,
         decode_children=settings.decode_children,
@@ -52,5 +54,4 @@ def index_config(settings: Settings) -> IndexConfig:
         worker_decoders=settings.worker_decoders,
         worker_cores=settings.torch_threads,
         lease_s=settings.lease_s,
-        heartbeat_s=min(HEARTBEAT_S, settings.lease_s / HEARTBEATS_PER_LEASE),
     )

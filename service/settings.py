@@ -97,6 +97,12 @@ class Settings(BaseSettings):
         "the key frames nearest to them, which is faster and places moments less exactly. Each video records which it "
         "was.",
     )
+    decode_device: Literal["cpu", "cuda"] = Field(
+        "cpu",
+        description="Where an indexing worker decodes: `cpu`, or `cuda` for the video engine of an NVIDIA GPU (the CPU "
+        "for what that can't decode). `cuda` is not measured yet; colours may differ by rounding, and decoding "
+        "processes have no memory limit then.",
+    )
     decode_timeout_s: float = Field(
         defaults.DECODE_TIMEOUT_S,
         gt=0,
@@ -210,7 +216,7 @@ class Settings(BaseSettings):
     )
     lease_s: float = Field(
         defaults.LEASE_S,
-        gt=0,
+        ge=1,
         le=3600,
         description="Seconds after which another worker takes over the job of a worker that fell silent.",
     )
@@ -263,6 +269,13 @@ class Settings(BaseSettings):
         """The environment of a child process that must see these same settings: this process's, plus VIDGRAIN_*."""
         own = {f"{PREFIX}{name.upper()}": _as_text(value) for name, value in self if value is not None}
         return {k: v for k, v in os.environ.items() if not k.upper().startswith(PREFIX) or k in _FOREIGN} | own
+
+
+def device_environment() -> dict[str, str]:
+    """The variables by which a program finds an NVIDIA device and its driver; other processes get them on request."""
+    return {
+        name: value for name, value in os.environ.items() if name.startswith(("CUDA_", "NVIDIA_", "LD_LIBRARY_PATH"))
+    }
 
 
 _FOREIGN = frozenset({"VIDGRAIN_TEST_VIDEOS", "VIDGRAIN_GOLDEN"})  # read by the tests, not by Settings

@@ -12,7 +12,6 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -145,8 +144,11 @@ class Pipeline:
 
     def _hashing(self, work: Callable[[], None]) -> None:
         """Run work that may read a whole file in a thread of its own: a slow disk holds up this file only."""
-        with suppress(RuntimeError):  # the pipeline is being closed
+        try:
             self._hashers.submit(work)
+        except RuntimeError:
+            if not self._stretches.is_closed:  # otherwise nobody waits for it; the system has no thread to spare
+                work()
 
 
 def index_video(

@@ -52,14 +52,19 @@ SKIPPING = {"h264", "mpeg4", "mpeg2video"}
 within a temporal layer only, see nal_units.py; the decoders of VP9 and AV1 leave nothing out."""
 
 SMALL_PIXELS = 640 * 480
+"""Pictures up to this size are decoded by one thread."""
+
+LARGE_PIXELS = 2560 * 1440
+"""Larger pictures are decoded by several threads even beside other files: a segment must come within its time limit."""
+
 MAX_READ_ERRORS = 16
 
 
 class Source:
     """An open file's best video stream, read forwards from its start or from where a seek led.
 
-    threads: of the codec; None chooses by the size of the picture. hardware: decode on a CUDA device where there is one
-    that knows the codec; pixels may then differ by rounding.
+    threads: of the codec; None chooses by the size of the picture, and large ones always have several. hardware: decode
+    on a CUDA device where there is one that knows the codec; pixels may then differ by rounding.
     Raises: UnsupportedMedia, VideoTooLong.
     """
 
@@ -314,8 +319,11 @@ def _best_stream(container: InputContainer, max_pixels: int, threads: int | None
     codec = cast(Any, stream.codec_context)
     if codec is None:
         raise UnsupportedMedia("No decoder here knows its video codec.")
+    num_pixels, many = codec.width * codec.height, min(4, os.cpu_count() or 1)
     if threads is None:
-        threads = min(4, os.cpu_count() or 1) if codec.width * codec.height > SMALL_PIXELS else 1
+        threads = many if num_pixels > SMALL_PIXELS else 1
+    elif num_pixels > LARGE_PIXELS:
+        threads = max(threads, many)
     codec.thread_type = "AUTO"
     codec.thread_count = threads
     codec.options = {"max_pixels": str(max_pixels), "err_detect": "explode"}

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -78,7 +78,7 @@ class DecodeSandbox:
     threads: of a codec in the child; None chooses by the size of the picture.
     hardware: decode on a CUDA device where there is one that knows the codec, otherwise as usual. Pixels may differ by
     rounding from those of the CPU. The child then has no memory limit, because CUDA reserves more address space than
-    any limit that would be of use.
+    any limit that would be of use. environment: variables that the child gets beside its own.
     timeout_s of a verb: less time than the limits allow. Every verb raises what reading.py raises, DecodeTimeout,
     DecodeCrashed, DecodeInterrupted, and SandboxClosed after close().
     """
@@ -89,11 +89,13 @@ class DecodeSandbox:
         limits: SandboxLimits | None = None,
         threads: int | None = None,
         hardware: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._decoder = decoder
         self._limits = limits or SandboxLimits()
         self._threads = threads
         self._hardware = hardware
+        self._environment = environment or {}
         self._lock = threading.Lock()
         self._child: _Child | None = None
         self._may_hold_file = False
@@ -217,7 +219,7 @@ class DecodeSandbox:
         raise AssertionError("unreachable")
 
     def _start(self) -> _Child:
-        self._child = child = _Child(self._limits, self._threads, self._hardware)
+        self._child = child = _Child(self._limits, self._threads, self._hardware, self._environment)
         if self._is_closed:  # close() may have looked for a child just before there was one
             raise _ChildGone("")
         try:
@@ -261,7 +263,7 @@ class _ChildGone(Exception):
 class _Child:
     """One child process and the three pipes to it."""
 
-    def __init__(self, limits: SandboxLimits, threads: int | None, hardware: bool) -> None:
+    def __init__(self, limits: SandboxLimits, threads: int | None, hardware: bool, more: Mapping[str, str]) -> None:
         root = str(Path(__file__).resolve().parents[2])
         environment = {
             "PYTHONPATH": os.pathsep.join([root, *(p for p in sys.path if p and p != root)]),
@@ -270,6 +272,7 @@ class _Child:
             "OPENBLAS_NUM_THREADS": "1",
             "LC_ALL": "C.UTF-8",
             "PATH": os.defpath,  # decord asks for it
+            **more,
         }
         memory_bytes = 0 if hardware else limits.memory_bytes
         choices = [str(memory_bytes), str(limits.timeout_s + ALARM_SLACK_S), str(threads or 0)]

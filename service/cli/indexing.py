@@ -93,6 +93,7 @@ def index_files(
             pace = Pace(display.every_s)
             runner.start()
             for number, path in enumerate(files):
+                runner.check()
                 work.add(path, titles[number] if titles is not None else None)
                 work.collect()
                 if pace.is_due():
@@ -105,6 +106,8 @@ def index_files(
                 time.sleep(_POLL_S)
             display.show(work.standing())
     except KeyboardInterrupt:
+        stop.set()
+        index.stop_decoding()
         work.report.waiting = len(work.pending)
         stderr.print(
             f"stopped; {len(work.pending)} added files are still queued, and what was indexed is kept. "

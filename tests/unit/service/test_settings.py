@@ -14,7 +14,7 @@ from indexer.indexing.worker import WorkerConfig
 from indexer.media.sandbox import SandboxLimits
 from indexer.records import SearchOptions
 from service.opening import index_config
-from service.settings import InvalidSettings, Settings, load_settings, settings_page
+from service.settings import InvalidSettings, Settings, device_environment, load_settings, settings_page
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -60,6 +60,7 @@ def test_every_setting_of_the_index_reaches_it() -> None:
     changed = Settings(
         decoder="decord",
         sampling="keyframes",
+        decode_device="cuda",
         decode_timeout_s=1.5,
         decode_memory_bytes=2**29,
         decode_children=5,
@@ -78,8 +79,8 @@ def test_every_setting_of_the_index_reaches_it() -> None:
     assert shared | {"torch_threads"} == changed.model_fields_set
     assert config.worker_cores == 3
     assert {name: getattr(config, name) for name in shared} == {name: getattr(changed, name) for name in shared}
-    assert config.heartbeat_s == 0.5
-    assert index_config(Settings()).heartbeat_s == 1.0
+    assert config.worker().heartbeat_s == 0.5
+    assert index_config(Settings()).worker().heartbeat_s == 1.0
 
 
 def test_environment_over_file_over_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -139,3 +140,10 @@ def test_a_child_sees_the_same_settings(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert load_settings() == settings
+
+
+def test_a_device_is_found_by_its_own_variables_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("VIDGRAIN_SECRET", "token")
+    assert device_environment()["CUDA_VISIBLE_DEVICES"] == "1"
+    assert not [name for name in device_environment() if not name.startswith(("CUDA_", "NVIDIA_", "LD_LIBRARY_PATH"))]

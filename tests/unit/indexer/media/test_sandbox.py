@@ -392,3 +392,12 @@ def test_closing_while_a_child_starts_ends_it(clip: Path) -> None:
         sandbox.probe(clip)
     assert sandbox.child_pid is None
     sandbox.close()
+
+
+def test_a_child_gets_the_variables_that_it_is_given_and_no_others(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "token")
+    with DecodeSandbox(environment={"CUDA_VISIBLE_DEVICES": "1"}) as sandbox:
+        sandbox.probe(clip)
+        found = Path(f"/proc/{sandbox.child_pid}/environ").read_text().split("\0")
+    assert "CUDA_VISIBLE_DEVICES=1" in found
+    assert not [variable for variable in found if variable.startswith("SECRET")]
