@@ -80,7 +80,8 @@ def find_videos(paths: Iterable[Path]) -> Iterator[Path]:
 def index_files(
     index: VideoIndex, files: Sequence[Path], *, titles: Sequence[str] | None = None, retry_failed: bool = False
 ) -> IndexReport:
-    """Add the files and work until each one's job has ended. Ctrl-C: stops, the rest stays queued.
+    """Add the files and work until each one's job has ended. Ctrl-C: stops, the rest stays queued; the index decodes
+    nothing more.
 
     titles: one per file, instead of the file's name. retry_failed: a content that failed before is tried again.
     """
@@ -107,10 +108,10 @@ def index_files(
             display.show(work.standing())
     except KeyboardInterrupt:
         stop.set()
-        index.stop_decoding()
+        index.stop_decoding()  # a segment of a large video can take many seconds
         work.report.waiting = len(work.pending)
         stderr.print(
-            f"stopped; {len(work.pending)} added files are still queued, and what was indexed is kept. "
+            f"stopped; still queued: {len(work.pending)} of the added files. What was indexed is kept. "
             "To continue, run the same command again or start `vidgrain worker`."
         )
     finally:

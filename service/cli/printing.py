@@ -74,7 +74,7 @@ def speed(times: float) -> str:
 
 def answer_table(answer: SearchAnswer, title: str) -> Table:
     """Hits as rows: rank, score, video, best second and the stretch around it."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=_plain(title), title_justify="left", title_style="bold")
     for heading, justify in (("rank", "right"), ("score", "right"), ("video", "left"), ("best second", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     table.add_column("moment", justify="right")
@@ -83,7 +83,7 @@ def answer_table(answer: SearchAnswer, title: str) -> Table:
         table.add_row(
             str(hit.rank),
             f"{hit.score:.3f}",
-            hit.video.title,
+            _plain(hit.video.title),
             clock(best.best_s) if best else "",
             f"{clock(best.start_s)} - {clock(best.end_s)}" if best else "",
         )
@@ -96,7 +96,7 @@ def videos_table(videos: Sequence[Video]) -> Table:
     for video in videos:
         length = clock(video.media.duration_s) if video.media else ""
         reason = f"{video.error_code}: {video.error_message}" if video.error_code else ""
-        table.add_row(video.id, video.status, length, str(video.num_segments), video.title, reason)
+        table.add_row(video.id, video.status, length, str(video.num_segments), _plain(video.title), _plain(reason))
     return table
 
 
@@ -109,7 +109,7 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
         pace, left_s = x_real_time(job), eta_s(job)
         rate, left = "" if pace is None else speed(pace), "" if left_s is None else span(left_s)
         attempt = f"{job.attempt}/{job.max_attempts}"
-        table.add_row(job.id, job.video_id, job.status, job.stage, progress, rate, left, attempt, reason)
+        table.add_row(job.id, job.video_id, job.status, job.stage, progress, rate, left, attempt, _plain(reason))
     return table
 
 
@@ -166,6 +166,11 @@ def evaluation_notes(result: Mapping[str, Any]) -> list[str]:
     if result["published"]:
         notes.append("Rows marked published are the papers' own figures; they were not measured here.")
     return notes
+
+
+def _plain(text: str) -> Text:
+    """What other people wrote, as it is: nothing in it is markup, and nothing moves a terminal's cursor."""
+    return Text("".join(char if char.isprintable() else "\ufffd" for char in text))
 
 
 _WAYS = {"text_to_video": "text to video", "video_to_text": "video to text"}

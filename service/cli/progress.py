@@ -17,13 +17,16 @@ from indexer.progress import fraction, x_real_time
 from service.cli.printing import span, speed
 
 if TYPE_CHECKING:
-    from indexer.records import Job, QueueProgress
+    from indexer.records import Job, JobStage, QueueProgress
 
 BARS_EVERY_S = 0.25
 LINES_EVERY_S = 10.0
 MOST_NAMED = 8
 """Files in work that are named; the rest are counted."""
 NAME_CHARS = 32
+
+_STAGES: dict[JobStage, str] = {"probe": "starting", "encode": "indexing", "publish": "nearly done"}
+"""What a stage is called on the screen. A worker holds jobs that wait for a free decode child: they are starting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,4 +192,4 @@ def _columns(name: Column) -> tuple[TextColumn, BarColumn, TextColumn, TextColum
 def _about(job: Job) -> list[str]:
     """The job's stage and speed."""
     pace = x_real_time(job)
-    return [job.stage] + ([f"{speed(pace)} x real time"] if pace is not None else [])
+    return [_STAGES.get(job.stage, job.stage)] + ([f"{speed(pace)} x real time"] if pace is not None else [])

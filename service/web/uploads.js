@@ -17,7 +17,7 @@ let numSending = 0;
 let isPolling = false;
 let onIndexed = () => {};
 
-const STAGES = { queued: "Waiting", probe: "Looking at the file", encode: "Indexing", publish: "Nearly done", done: "Done" };
+const STAGES = { queued: "Waiting", probe: "Starting", encode: "Indexing", publish: "Nearly done", done: "Done" };
 
 export function setUp({ onIndexed: given }) {
   onIndexed = given;

@@ -57,6 +57,25 @@ def test_what_failed_before_is_reported_again_and_tried_again_only_when_asked(
     assert index.job(job.id).finished_at != job.finished_at
 
 
+def test_ctrl_c_ends_decoding_in_the_middle_of_a_file(
+    index: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Titles(list[str]):
+        def __getitem__(self, number: object) -> str:  # type: ignore[override]
+            if number == 1:
+                raise KeyboardInterrupt
+            return "a red one"
+
+    worker = index.worker()
+    monkeypatch.setattr(index, "worker", lambda: worker)
+    red = _clip(tmp_path / "red.mp4", (220, 30, 30))
+    blue = _clip(tmp_path / "blue.mp4", (30, 30, 220))
+    index_files(index, [red, blue], titles=Titles())
+    index.add(blue)
+    given_back = worker.run_once()
+    assert given_back is not None and given_back.status == "queued", "its decode children are closed"
+
+
 def test_a_worker_that_cannot_go_on_ends_the_command(
     index: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

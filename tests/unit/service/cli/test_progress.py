@@ -65,7 +65,7 @@ def test_a_terminal_gets_one_bar_for_the_whole_and_a_line_for_each_file() -> Non
     assert [re.sub("[━╸╺ ]+", " ", line).strip() for line in lines[:1]] == [
         "indexing 21 % 8 of 40, 12 x real time, about 4 min left, 1 failed"
     ]
-    assert re.fullmatch(r"  a\ufffd\[31m film\ufffd\ufffd.*…!!!!\.mp4 ━+ +25 % encode, 3\.0 x real time *", lines[1])
+    assert re.fullmatch(r"  a\ufffd\[31m film\ufffd\ufffd.*…!!!!\.mp4 ━+ +25 % indexing, 3\.0 x real time *", lines[1])
     assert len(lines) == 3 and all(len(line) <= 80 for line in lines)
 
 
