@@ -135,17 +135,19 @@ def _open_rows(tx: Transaction) -> list[Row]:
     return running + tx.rows(queued, tx.now_s)
 
 
-def heartbeat(tx: Transaction, job: Job, lease_s: float, stage: JobStage, progress: JobProgress) -> Job:
+def heartbeat(
+    tx: Transaction, job: Job, lease_s: float, stage: JobStage, progress: JobProgress, worked_s: float = 0.0
+) -> Job:
     """Renew the lease and store the progress; the returned job shows a cancel request. Raises: JobLost.
 
-    The first report after probing starts the time by which the job's speed is measured, if nothing is encoded yet.
+    The first report after probing settles since when the job's speed is measured. worked_s: how long ago probing ended.
     """
     held = require_owned(tx, job)
-    starts = held.stage == "probe" != stage and not progress.frames_done
+    working_since = tx.now_s - worked_s if held.stage == "probe" != stage else held.working_since
     tx.change(
         f"UPDATE jobs SET lease_expires_at = ?, stage = ?, working_since = ?, updated_at = ?, {PROGRESS_COLUMNS} "
         "WHERE id = ?",
-        *(tx.now_s + lease_s, stage, tx.now_s if starts else held.working_since, tx.now_s),
+        *(tx.now_s + lease_s, stage, working_since, tx.now_s),
         *(*astuple(progress), job.id),
     )
     return get_job(tx, job.id)

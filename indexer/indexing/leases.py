@@ -20,10 +20,14 @@ class CancelRequested(Exception):
     """Somebody asked for the job to be cancelled."""
 
 
+Progress = Callable[[], tuple[JobStage, JobProgress, float]]
+"""Where a job is, how far, and for how many seconds it has been read."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
     job: Job
-    progress: Callable[[], tuple[JobStage, JobProgress]]
+    progress: Progress
     end: Callable[[Exception], None]
 
 
@@ -48,9 +52,7 @@ class Leases:
         self._is_over.set()
         self._thread.join()
 
-    def hold(
-        self, job: Job, progress: Callable[[], tuple[JobStage, JobProgress]], end: Callable[[Exception], None]
-    ) -> None:
+    def hold(self, job: Job, progress: Progress, end: Callable[[Exception], None]) -> None:
         """Renew the lease of a claimed job from now on.
 
         progress: how far it is. end: called once, from the thread, with JobLost or CancelRequested; the job is then no

@@ -6,6 +6,7 @@ It knows no thread, but is safe for several.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ class VideoTask:
         self._num_done = 0
         self._frames_done = 0
         self._seconds_done = 0.0
+        self._planned_s = 0.0
         self._is_over = False
 
     @property
@@ -51,6 +53,7 @@ class VideoTask:
     def plan(self, media: MediaInfo, plans: Sequence[SegmentPlan]) -> None:
         """Take what probing found. Called once."""
         with self._lock:
+            self._planned_s = time.monotonic()
             self._features = [None] * len(plans)
             self.media, self.plans = media, tuple(plans)
 
@@ -81,16 +84,17 @@ class VideoTask:
             self.error = error
             self._features = []
 
-    def progress(self) -> tuple[JobStage, JobProgress]:
-        """How far it is."""
+    def progress(self) -> tuple[JobStage, JobProgress, float]:
+        """Where it is, how far, and how many seconds ago its frames began to be read."""
         with self._lock:
             media, num_segments = self.media, len(self.plans)
             if media is None:
-                return "probe", JobProgress()
+                return "probe", JobProgress(), 0.0
             stage: JobStage = "publish" if self._num_done == num_segments else "encode"
-            return stage, JobProgress(
+            progress = JobProgress(
                 self._num_done, num_segments, self._frames_done, self._seconds_done, media.duration_s
             )
+            return stage, progress, time.monotonic() - self._planned_s
 
     def result(self) -> IndexedVideo:
         """The features of an ended task. Raises: its error."""

@@ -42,14 +42,14 @@ def test_speed_is_measured_from_the_first_report_after_probing(catalogue: Catalo
     assert (queue.x_real_time, queue.frames_per_s, queue.eta_s) == (10.0, 12.0, 3.0)
 
 
-def test_a_short_clip_that_was_encoded_before_its_first_report_has_worked_since_it_was_claimed(
+def test_a_short_clip_that_was_encoded_before_its_first_report_has_worked_since_it_was_probed(
     catalogue: Catalogue, clock: Clock
 ) -> None:
     add(catalogue, "a")
     job = claim(catalogue)
     clock.pass_s(1)
-    after = catalogue.heartbeat(job, 10, "encode", JobProgress(1, 1, 12, 4.0, 4.0))
-    assert after.working_since == after.started_at
+    after = catalogue.heartbeat(job, 10, "encode", JobProgress(1, 1, 12, 4.0, 4.0), 0.75)
+    assert after.working_since == clock() - 0.75
 
 
 def test_each_attempt_starts_from_nothing(catalogue: Catalogue, clock: Clock) -> None:
