@@ -250,7 +250,7 @@ def test_jobs_in_work_show_how_far_they_are_how_fast_and_when_they_end(
         with database.write() as tx:
             for job, done_s in zip(claimed, (60.0, 30.0), strict=True):
                 assert job is not None
-                jobs.heartbeat(tx, job, 600, "encode", JobProgress(4, 8, 48, done_s, 120.0))
+                jobs.heartbeat(tx, job, 600, "encode", JobProgress(4, 8, 48, done_s, 120.0), worked_s=10.0)
         with database.read() as tx:
             titles = [videos.get(tx, job.video_id).title for job in claimed if job is not None]
     rows = [page.locator("#job-list .job", has_text=title) for title in titles]
