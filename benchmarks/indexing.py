@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.indexing_clips import FULL, QUICK, Library, Sizes, library
+from benchmarks.indexing_clips import FULL, QUICK, Library, Sizes, made_library
 from benchmarks.report import Row, print_rows
 
 PARTS = ("whole", "clips", "decode", "long", "keyframes", "memory", "gpu")
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         parts = ["whole"] if given.sizing else list(given.only)
-        files = library(given.clips or scratch / "clips", sizes, parts)
+        files = made_library(given.clips or scratch / "clips", sizes, parts)
         needs_model = {"whole", "gpu"} & set(parts) or given.large
         model = make_model(scratch / "model", is_small=given.quick) if needs_model else ""
         if given.sizing:

@@ -174,7 +174,7 @@ def plan_even(
     ]
 
 
-def library(folder: Path, sizes: Sizes, parts: Sequence[str]) -> Library:
+def made_library(folder: Path, sizes: Sizes, parts: Sequence[str]) -> Library:
     """The files that these parts of the benchmark read, made where they are missing. parts: see indexing.py."""
     folder.mkdir(parents=True, exist_ok=True)
     footage, wanted = [str(path) for path in real_footage()], set(parts)

@@ -81,7 +81,7 @@ def test_a_length_is_cut_into_repeated_pieces_where_whole_groups_fit() -> None:
 
 def test_the_library_makes_only_what_its_parts_read(tmp_path: Path) -> None:
     sizes = clips.Sizes(1, (1, 2), 2, 1, 2, 1, 2, 1, size=SMALL, tiny_size=SMALL)
-    made = clips.library(tmp_path, sizes, ["clips"])
+    made = clips.made_library(tmp_path, sizes, ["clips"])
     assert len(made.short) == 2 and not made.mixed and not made.long
     assert probe(made.one_file).duration_s == pytest.approx(2.0, abs=0.01)
 

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -214,7 +215,7 @@ def test_one_bad_video_holds_up_no_other(tmp_path: Path) -> None:
 
 
 def test_where_a_batch_fails_only_the_video_at_fault_does(tmp_path: Path) -> None:
-    model, sandbox = GatedModel(), FakeSandbox()
+    sandbox = FakeSandbox()
 
     class Picky(GatedModel):
         def encode_video(self, segments: Sequence[Pixels]) -> VideoFeatures:
@@ -470,3 +471,19 @@ def test_a_video_that_ends_before_it_is_opened_is_never_read(tmp_path: Path) -> 
         model.gate.set()
         assert ended(pipeline, 3) == [tasks[1], tasks[0], tasks[2]]
     assert sandbox.calls.count("probe") == 2
+
+
+def test_a_file_is_hashed_even_where_no_thread_can_be_started(tmp_path: Path) -> None:
+    class NoThreads(ThreadPoolExecutor):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("can't start new thread")
+
+    path = write_fake_video(tmp_path / "v", 3.0, "red")
+    with Pipeline([FakeSandbox()], FakeModel(), CONFIG) as pipeline:
+        pipeline._hashers = NoThreads(1)
+        same, other = VideoTask(video_at(path)), VideoTask(replace(video_at(path), sha256="0" * 64))
+        pipeline.submit(same)
+        pipeline.submit(other)
+        assert set(ended(pipeline, 2)) == {same, other}
+    assert same.error is None
+    assert isinstance(other.error, FileChanged)

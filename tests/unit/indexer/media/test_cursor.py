@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,16 @@ def _is_open(path: Path) -> bool:
     if not folder.is_dir():
         pytest.skip("no /proc here")
     return any(link.resolve() == path.resolve() for link in folder.iterdir())
+
+
+@pytest.mark.parametrize(("size", "is_large"), [((64, 48), False), ((2720, 1536), True)])
+def test_a_large_picture_has_several_codec_threads_even_beside_other_files(
+    tmp_path: Path, size: tuple[int, int], is_large: bool
+) -> None:
+    """Otherwise a segment of 4K or 8K might not come within its time limit."""
+    path = write_clip(tmp_path / "a.mp4", numbered_frames(2, size), 10, "mpeg4")
+    source = Source(path, threads=1)
+    try:
+        assert (source._codec.thread_count > 1) == (is_large and (os.cpu_count() or 1) > 1)
+    finally:
+        source.close()
